@@ -1,0 +1,1 @@
+"""thinwire: trains, federates and serves PyTorch models over the network you have."""

@@ -1,0 +1,38 @@
+"""The only place that reads the time.
+
+``Clock`` is what everything else is handed, so that a simulation can hand over virtual time instead.
+Not here: sleeping and waiting, which belong to whoever owns the thread.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Something that tells the time in seconds, monotonic, from an arbitrary origin."""
+
+    def now_s(self) -> float: ...
+
+
+class SystemClock:
+    """The machine's monotonic clock.
+
+    >>> clock = SystemClock()
+    >>> clock.now_s() <= clock.now_s()
+    True
+    """
+
+    __slots__ = ()
+
+    def now_s(self) -> float:
+        return time.monotonic()
+
+
+SYSTEM_CLOCK = SystemClock()
+
+
+def wall_time_s() -> float:
+    """Seconds since the Unix epoch: for putting traces of several processes on one axis, never for timeouts."""
+    return time.time()

@@ -1,0 +1,199 @@
+"""A Schedule is data: what every rank of a collective sends, receives and reduces, in chunks and never in bytes.
+
+A ``Collective`` says what must be true before and after. A ``Schedule`` says how: for each rank an ordered list
+of ``Op``, each naming the chunks it reads and writes and the earlier ops of the same rank it waits for. Sizes
+are symbolic (chunks with integer weights), so one schedule serves every size; programs expand lazily per rank,
+so a schedule for 4096 ranks costs nothing to hold.
+
+The meaning of an op list (what the checker proves and the executor runs):
+
+* an op may start when all its ``deps`` have completed; ops not ordered by deps may run in any order, or at once;
+* the k-th SEND of rank a to rank b is received by the k-th RECV of rank b from rank a (both in list order), and
+  carries the same number of elements;
+* a SEND completes when its bytes have left; a RECV when they have been stored, or reduced into the target;
+* ``RECV reduce``: target = target + incoming. REDUCE: target = target + source. COPY: target = source.
+  "+" stands for the collective's reduce op, always with the accumulated value on the left.
+
+Segmentation is not here: the executor cuts each op into segments and lets dependencies hold segment by segment.
+Neither are bytes, dtypes, sockets, or time.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import NamedTuple
+
+import msgspec
+
+IR_VERSION = 1
+
+
+class CollectiveKind(enum.StrEnum):
+    ALL_REDUCE = "all_reduce"
+    REDUCE = "reduce"
+    BROADCAST = "broadcast"
+    ALL_GATHER = "all_gather"
+    GATHER = "gather"
+    SCATTER = "scatter"
+    REDUCE_SCATTER = "reduce_scatter"
+    ALL_TO_ALL = "all_to_all"
+    BARRIER = "barrier"
+    SEND_RECV = "send_recv"  # two ranks: rank 0 sends DATA to rank 1
+
+
+class Buffer(enum.StrEnum):
+    """The memories of one rank.
+
+    DATA is the in-place buffer of all_reduce, reduce, broadcast, barrier and send_recv, cut into the schedule's
+    weighted chunks. The others have INPUT (never written) and OUTPUT blocks. SCRATCH holds values of the
+    collective's dtype. ACCUMULATOR holds values of the accumulation dtype (float32 for half types, else the
+    same); it is written by COPY, REDUCE and RECV reduce, read by COPY, and never sent.
+    """
+
+    DATA = "data"
+    INPUT = "input"
+    OUTPUT = "output"
+    SCRATCH = "scratch"
+    ACCUMULATOR = "accumulator"
+
+
+class Ref(NamedTuple):
+    """One chunk of one buffer of the rank at hand."""
+
+    buffer: Buffer
+    chunk: int
+
+    def __str__(self) -> str:
+        return f"{self.buffer}[{self.chunk}]"
+
+
+class OpKind(enum.StrEnum):
+    SEND = "send"
+    RECV = "recv"
+    COPY = "copy"
+    REDUCE = "reduce"
+
+
+class Op(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One step of one rank.
+
+    SEND reads ``source``; RECV writes ``target`` (adding to it if ``reduce``); COPY and REDUCE read ``source[i]``
+    into ``target[i]``. ``deps`` are indices of earlier ops of the same rank.
+    """
+
+    kind: OpKind
+    peer: int = -1
+    source: tuple[Ref, ...] = ()
+    target: tuple[Ref, ...] = ()
+    reduce: bool = False
+    deps: tuple[int, ...] = ()
+    channel: int = 0
+    phase: int = 0
+
+
+class Collective(msgspec.Struct, frozen=True, kw_only=True):
+    """What must be true before and after.
+
+    ``num_chunks`` is the number of DATA chunks (all_reduce, reduce, broadcast, send_recv; 0 for barrier). The
+    block collectives always have ``num_ranks`` blocks in their larger buffer and one in the smaller:
+
+    ================  ==========================  ==========================================
+    kind              INPUT                       OUTPUT
+    ================  ==========================  ==========================================
+    all_gather        1 block                     num_ranks blocks, block r from rank r
+    gather            1 block                     num_ranks blocks at ``root``, none elsewhere
+    scatter           num_ranks blocks at root    1 block
+    reduce_scatter    num_ranks blocks            1 block: the sum of everybody's block r
+    all_to_all        num_ranks blocks            num_ranks blocks: block s is rank s's block r
+    ================  ==========================  ==========================================
+    """
+
+    kind: CollectiveKind
+    num_ranks: int
+    num_chunks: int = 0
+    root: int = 0
+
+
+Program = tuple[Op, ...]
+
+
+class Schedule:
+    """One way of doing one collective. Immutable; compared, hashed and named by its content's description.
+
+    Args:
+        collective: what is done.
+        algorithm: the generator's name, e.g. ``"ring"``.
+        program: rank -> ops of that rank. Called at most once a rank, when first needed.
+        weights: for DATA collectives, the integer weight of each chunk (default: all equal). Chunk c of n
+            elements is ``[n * sum(w[:c]) // W, n * sum(w[:c+1]) // W)`` with ``W = sum(w)``.
+        scratch: rank -> for each SCRATCH chunk of that rank, the ref whose size it has.
+        accumulators: the same for ACCUMULATOR chunks.
+        params: what the generator was called with, for printing and for the fingerprint.
+    """
+
+    def __init__(
+        self,
+        collective: Collective,
+        algorithm: str,
+        program: Callable[[int], Program],
+        *,
+        weights: tuple[int, ...] | None = None,
+        scratch: Callable[[int], tuple[Ref, ...]] = lambda rank: (),
+        accumulators: Callable[[int], tuple[Ref, ...]] = lambda rank: (),
+        params: Mapping[str, int | str | tuple[int, ...]] | None = None,
+    ) -> None:
+        self.collective = collective
+        self.algorithm = algorithm
+        self.weights = weights if weights is not None else (1,) * collective.num_chunks
+        self.params = dict(params or {})
+        self._program = program
+        self._scratch = scratch
+        self._accumulators = accumulators
+        self._programs: dict[int, Program] = {}
+
+    @property
+    def num_ranks(self) -> int:
+        return self.collective.num_ranks
+
+    def program(self, rank: int) -> Program:
+        """The ops of ``rank``, expanded when first asked for."""
+        found = self._programs.get(rank)
+        if found is None:
+            found = self._programs[rank] = tuple(self._program(rank))
+        return found
+
+    def scratch(self, rank: int) -> tuple[Ref, ...]:
+        return self._scratch(rank)
+
+    def accumulators(self, rank: int) -> tuple[Ref, ...]:
+        return self._accumulators(rank)
+
+    @cached_property
+    def fingerprint(self) -> int:
+        """64 bits that two ranks compare before they trust each other's segments."""
+        description = msgspec.json.encode(
+            [IR_VERSION, self.collective, self.algorithm, self.weights, sorted(self.params.items())]
+        )
+        return int.from_bytes(hashlib.blake2b(description, digest_size=8).digest(), "little")
+
+    def __repr__(self) -> str:
+        inner = "".join(f", {key}={value}" for key, value in sorted(self.params.items()))
+        return f"<Schedule {self.collective.kind} of {self.num_ranks} ranks by {self.algorithm}{inner}>"
+
+
+def chunk_bounds(num_elements: int, weights: tuple[int, ...]) -> list[int]:
+    """Element offsets at which the DATA chunks begin, and the end: ``len(weights) + 1`` numbers.
+
+    >>> chunk_bounds(10, (1, 1, 2))
+    [0, 2, 5, 10]
+    """
+    total = sum(weights)
+    bounds = [0]
+    running = 0
+    for weight in weights:
+        running += weight
+        bounds.append(num_elements * running // total)
+    return bounds
