@@ -36,7 +36,7 @@ _NUMBER_AND_UNIT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 def parse_bytes(text: str) -> int:
     """The number of bytes that ``text`` names.
 
-    A bare ``K``, ``M``, ``G`` or ``T`` is binary, as in nccl-tests; ``kB``, ``MB``, ... are decimal. Case does not count.
+    A bare ``K``, ``M``, ``G`` or ``T`` is binary, as in nccl-tests; ``kB``, ``MB``, ... are decimal. Any case will do.
 
     Raises:
         UsageError: not a size, or not a whole number of bytes.
