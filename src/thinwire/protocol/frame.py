@@ -87,11 +87,15 @@ class Header(NamedTuple):
             _LAYOUT.unpack_from(data)
         )
         if magic != MAGIC or kind >> 5 != VERSION:
-            raise ProtocolError(f"not a thinwire frame of version {VERSION}: it begins with {bytes(data[:4])!r}")
+            raise ProtocolError(
+                f"not a thinwire frame of version {VERSION}: it begins with {bytes(data[:4])!r}"
+            )
         if kind & 31 not in _KINDS:
             raise ProtocolError(f"unknown frame kind {kind & 31}")
         if counter != expected_counter:
-            raise ProtocolError(f"frame number {counter} where {expected_counter} was due: replayed or lost frame")
+            raise ProtocolError(
+                f"frame number {counter} where {expected_counter} was due: replayed or lost frame"
+            )
         if length > MAX_PAYLOAD_BYTES:
             raise ProtocolError(f"payload of {length} bytes exceeds the limit of {MAX_PAYLOAD_BYTES}")
         return cls(_KINDS[kind & 31], group, operation, tile, message, segment, length, signature, flags)

@@ -1,0 +1,51 @@
+"""What the command line says, and how fast, when no torch is needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+# The promise is 0.3 s on an idle machine; a shared two-core one gets three times that.
+GENEROUS_LIMIT_S = 0.9
+
+
+def thinwire(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "thinwire", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["bench", "--help"], ["--version"]])
+def test_answers_at_once(words: list[str]) -> None:
+    def once() -> float:
+        began = time.perf_counter()
+        answer = thinwire(*words)
+        assert answer.returncode == 0
+        assert answer.stdout
+        return time.perf_counter() - began
+
+    assert min(once() for _ in range(3)) < GENEROUS_LIMIT_S
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["--frobnicate"], "No such option: --frobnicate"),
+        (["run"], "training_script"),
+        (["run", "missing.py"], "no script at missing.py"),
+        (["run", "--nproc-per-node=many", __file__], "many"),
+        (["run", "--frobnicate", __file__], "--frobnicate"),
+        (["run", "--nproc-per-node", "2", "--trace", "t.json", __file__], "go before torchrun's options"),
+        (["run", "--replace", "gloo", "--no-python", "true"], "drop --no-python"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(words: list[str], complaint: str) -> None:
+    answer = thinwire(*words)
+    assert answer.returncode == 2
+    assert answer.stdout == ""
+    assert complaint in answer.stderr
+    assert answer.stderr.startswith("thinwire: ")
+    assert answer.stderr.count("\n") == 1
