@@ -1,0 +1,285 @@
+"""A Flight runs one lowered program once: it is told what arrived and what was sent, and sends what became ready.
+
+It owns no thread. Whoever brings news (a transport's reader, a writer that finished, the caller that starts it) runs
+what the news made ready, with no lock held while bytes are moved or reduced. A segment that arrives before its
+dependencies are met is staged and applied by whoever meets the last of them.
+
+Large transfers wait for the receiver's GRANT, so that they land straight in the user's memory; small ones leave at
+once, out of an allowance that the receiver renews (``inbox``).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from thinwire.collective.schedule import OpKind
+from thinwire.errors import ProtocolError
+from thinwire.protocol.frame import Header, Kind
+from thinwire.runtime.lowering import Lowered, Segment
+from thinwire.runtime.memory import BufferPool, Memory
+from thinwire.transport.base import Link
+
+EAGER_BYTES = 64 << 10  # up to this many bytes to one peer are sent without waiting for its GRANT
+FLAG_EAGER = 1  # on DATA: these bytes were taken from the sender's allowance
+
+Key = tuple[int, int, int]  # group, operation, tile
+
+
+class LengthMismatch(Exception):
+    """A segment of another length than this rank expects: the ranks disagree about the call."""
+
+
+class Wires(Protocol):
+    """The other ranks of a schedule, as a flight needs them."""
+
+    def link(self, rank: int) -> Link: ...
+    def take_allowance(self, rank: int, num_bytes: int, num_frames: int) -> bool: ...
+    def on_send_failed(self, rank: int, error: BaseException) -> None: ...
+    def on_mismatch(self, group: int, number: int) -> None: ...
+    def schedule_rank(self, peer: str) -> int: ...
+    def group_rank(self, rank: int) -> int: ...
+
+
+class Flight:
+    """One tile of one operation on this rank. Thread-safe.
+
+    Args:
+        key: group, operation, tile.
+        signature: 64 bits that describe the call; goes into every frame.
+        lowered: what to do.
+        memory: the arrays to do it on, and the arithmetic.
+        wires: the way to the other ranks.
+        announce: tell receivers even of large messages, so that a receive from any source can find them.
+        on_done: called once when everything has completed.
+    """
+
+    def __init__(
+        self,
+        key: Key,
+        signature: int,
+        lowered: Lowered,
+        memory: Memory,
+        wires: Wires,
+        pool: BufferPool,
+        *,
+        priority: int,
+        announce: bool,
+        on_done: Callable[[Flight], None],
+    ) -> None:
+        self.key = key
+        self.signature = signature
+        self.lowered = lowered
+        self._memory = memory
+        self.wires = wires
+        self._pool = pool
+        self._priority = priority
+        self._announce = announce
+        self._on_done = on_done
+        self._lock = threading.Lock()
+        self._waiting_for = [segment.num_deps for segment in lowered.segments]
+        self._num_left = len(lowered.segments)
+        self._arrived = bytearray(len(lowered.segments))
+        self._direct: set[int] = set()
+        self._staged: dict[int, memoryview] = {}
+        self._cleared: dict[int, int] = {}  # ranks that we may send to -> flags for the frames
+        self._held: dict[int, list[int]] = {}
+        self._stopped = False
+
+    # Inputs ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Grant, ask or announce, and run what needs nothing else."""
+        for rank, num_bytes in self.lowered.bytes_from.items():
+            if num_bytes > EAGER_BYTES:
+                self._send_control(Kind.GRANT, rank)
+        for rank, num_bytes in self.lowered.bytes_to.items():
+            if num_bytes <= EAGER_BYTES and self.wires.take_allowance(
+                rank, num_bytes, self.lowered.frames_to[rank]
+            ):
+                self._cleared[rank] = FLAG_EAGER
+            elif num_bytes <= EAGER_BYTES or self._announce:
+                self._send_control(Kind.ANNOUNCE, rank)
+        if not self.lowered.segments:
+            self._on_done(self)
+            return
+        self._run([i for i, segment in enumerate(self.lowered.segments) if not segment.num_deps][::-1])
+
+    def handle_grant(self, rank: int) -> None:
+        """``rank`` is ready for everything that we have for it."""
+        with self._lock:
+            self._cleared.setdefault(rank, 0)
+            ready = self._held.pop(rank, [])
+        self._run(ready[::-1])
+
+    def handle_announce(self, rank: int) -> None:
+        """``rank`` lacks allowance for something small: let it send. Large transfers were granted at the start."""
+        if self.lowered.bytes_from.get(rank, 0) <= EAGER_BYTES:
+            self._send_control(Kind.GRANT, rank)
+
+    def views_for(self, rank: int, header: Header) -> Sequence[memoryview]:
+        """Where to put the payload of a DATA frame.
+
+        Raises:
+            ProtocolError: no such segment, or it came before.
+            LengthMismatch: the segment has another length here.
+        """
+        index = self.lowered.receives.get((rank, header.message, header.segment))
+        if index is None:
+            raise LengthMismatch
+        segment = self.lowered.segments[index]
+        if header.length != segment.num_bytes:
+            raise LengthMismatch
+        with self._lock:
+            if self._arrived[index]:
+                raise ProtocolError(f"segment {header.segment} of message {header.message} came twice")
+            self._arrived[index] = 1
+            if not segment.reduce and not self._waiting_for[index]:
+                self._direct.add(index)
+                return [self._memory.bytes_of(piece) for piece in segment.target]
+        return [self._pool.take(header.length)]
+
+    def handle_data(self, rank: int, header: Header, payload: Sequence[memoryview]) -> None:
+        """The payload of a DATA frame is in ``payload``, as given by ``views_for`` or from the pool."""
+        index = self.lowered.receives.get((rank, header.message, header.segment))
+        if index is None or header.length != self.lowered.segments[index].num_bytes:
+            raise LengthMismatch
+        if index in self._direct:
+            self._run(self._complete(index))
+            return
+        staged = payload[0] if payload else memoryview(b"")
+        with self._lock:
+            self._arrived[index] = 1
+            if self._waiting_for[index]:
+                self._staged[index] = staged
+                return
+        self._apply_received(index, staged)
+        self._run(self._complete(index))
+
+    def stop(self) -> None:
+        """Send and complete nothing any more: the operation has failed."""
+        with self._lock:
+            self._stopped = True
+            self._staged.clear()
+            self._held.clear()
+
+    # Questions ------------------------------------------------------------------------------------------------
+
+    def ranks_waited_for(self) -> list[int]:
+        """The ranks that still owe us data or a grant."""
+        with self._lock:
+            owing = {
+                segment.peer
+                for i, segment in enumerate(self.lowered.segments)
+                if segment.kind is OpKind.RECV and not self._arrived[i]
+            }
+            return sorted(owing | {rank for rank, held in self._held.items() if held})
+
+    # Running --------------------------------------------------------------------------------------------------
+
+    def _run(self, ready: list[int]) -> None:
+        """Execute ready segments, last first, and whatever becomes ready by that."""
+        while ready:
+            index = ready.pop()
+            segment = self.lowered.segments[index]
+            if segment.kind is OpKind.SEND:
+                if self._post(index, segment):
+                    ready += self._complete(index)
+                continue
+            if segment.kind is OpKind.RECV:
+                with self._lock:
+                    staged = self._staged.pop(index, None)
+                if staged is None:
+                    continue  # it will be applied when it arrives
+                self._apply_received(index, staged)
+            else:
+                self._memory.apply_local(segment)
+            ready += self._complete(index)
+
+    def _complete(self, index: int) -> list[int]:
+        """Mark a segment complete; returns the segments that this makes ready."""
+        ready = []
+        with self._lock:
+            if self._stopped:
+                return []
+            for dependent in self.lowered.segments[index].dependents:
+                self._waiting_for[dependent] -= 1
+                if not self._waiting_for[dependent]:
+                    ready.append(dependent)
+            self._num_left -= 1
+            done = not self._num_left
+        if done:
+            self._on_done(self)
+        ready.reverse()
+        return ready
+
+    def _apply_received(self, index: int, staged: memoryview) -> None:
+        self._memory.apply_received(self.lowered.segments[index], staged)
+        self._pool.give(staged)
+
+    def _post(self, index: int, segment: Segment) -> bool:
+        """Hand a segment to the link, or hold it. True if it has left already."""
+        flags = self._cleared.get(segment.peer)
+        if flags is None:
+            with self._lock:
+                flags = self._cleared.get(segment.peer)
+                if flags is None:
+                    if not self._stopped:
+                        self._held.setdefault(segment.peer, []).append(index)
+                    return False
+        group, operation, tile = self.key
+        header = Header(
+            Kind.DATA,
+            group,
+            operation,
+            tile,
+            segment.message,
+            segment.position,
+            segment.num_bytes,
+            self.signature,
+            flags,
+        )
+        receipt = _Receipt(self, index)
+        payload = [self._memory.bytes_of(piece) for piece in segment.source] if segment.num_bytes else ()
+        self.wires.link(segment.peer).send(header, payload, priority=self._priority, on_sent=receipt.on_sent)
+        return receipt.left_at_once()
+
+    def _send_control(self, kind: Kind, rank: int) -> None:
+        group, operation, tile = self.key
+        header = Header(kind, group, operation, tile, signature=self.signature)
+        self.wires.link(rank).send(header, priority=CONTROL_PRIORITY)
+
+
+CONTROL_PRIORITY = 1 << 30  # control frames are tiny and others wait for them
+
+
+class _Receipt:
+    """Tells a send that completed before ``send`` returned from one that completes later on another thread.
+
+    The former is reported to the caller, who goes on in its own loop: no recursion however long the chain.
+    """
+
+    __slots__ = ("_flight", "_index", "_left", "_returned")
+
+    def __init__(self, flight: Flight, index: int) -> None:
+        self._flight = flight
+        self._index = index
+        self._left = False
+        self._returned = False
+
+    def on_sent(self, error: BaseException | None) -> None:
+        flight = self._flight
+        if error is not None:
+            flight.wires.on_send_failed(flight.lowered.segments[self._index].peer, error)
+            return
+        with flight._lock:
+            self._left = True
+            if not self._returned:
+                return
+        flight._run(flight._complete(self._index))
+
+    def left_at_once(self) -> bool:
+        with self._flight._lock:
+            self._returned = True
+            return self._left

@@ -1,0 +1,203 @@
+"""Lowering: one rank's program and the sizes of its chunks become segments with dependencies, ready to execute.
+
+An op becomes one segment if all its chunks together are small, else several: each chunk is cut on a grid that depends
+on nothing but the chunk's size, so that sender and receiver, and every op of one rank that touches the chunk, cut it
+at the same places. Dependencies are then found segment by segment: a segment waits for those earlier segments
+that conflict with it on the same elements (one of the two writes) and belong to ops that the schedule orders before
+it. That is what lets the first segment of a ring step travel on while the last one is still arriving.
+
+A lowered program holds no data and is shared by all operations of the same shape. Not here: running it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from thinwire.collective.schedule import Buffer, Op, OpKind, Program, Ref
+
+SEGMENT_BYTES_MIN = 128 << 10
+SEGMENT_BYTES_MAX = 1 << 20
+PIECES_PER_CHUNK = 4  # a chunk is cut in about this many pieces, within the limits above
+
+
+class Piece(NamedTuple):
+    """Elements ``[begin, end)`` of one chunk of one buffer."""
+
+    buffer: Buffer
+    chunk: int
+    begin: int
+    end: int
+
+
+class Segment(NamedTuple):
+    """The unit of execution and of the wire. ``dependents`` are indices of segments that wait for this one."""
+
+    kind: OpKind
+    reduce: bool
+    peer: int
+    message: int
+    position: int
+    source: tuple[Piece, ...]
+    target: tuple[Piece, ...]
+    num_bytes: int
+    num_deps: int
+    dependents: tuple[int, ...]
+
+
+class Lowered(NamedTuple):
+    """A program of one rank for one set of sizes.
+
+    Attributes:
+        segments: all segments; an index into this tuple names one.
+        receives: (peer, message, segment) -> index of the RECV segment.
+        bytes_to, bytes_from: payload bytes this rank sends to and receives from each peer.
+        frames_to: how many segments that is.
+        staging_bytes: an upper bound of what must be held because it may arrive before its dependencies are met.
+    """
+
+    segments: tuple[Segment, ...]
+    receives: dict[tuple[int, int, int], int]
+    bytes_to: dict[int, int]
+    bytes_from: dict[int, int]
+    frames_to: dict[int, int]
+    staging_bytes: int
+
+
+def segment_bytes_for(chunk_bytes: int) -> int:
+    """The grid of a chunk: a power of two between the limits, about a quarter of the chunk.
+
+    >>> segment_bytes_for(1 << 20), segment_bytes_for(100), segment_bytes_for(1 << 30)
+    (262144, 131072, 1048576)
+    """
+    wanted = max(1, chunk_bytes // PIECES_PER_CHUNK)
+    return min(SEGMENT_BYTES_MAX, max(SEGMENT_BYTES_MIN, 1 << (wanted - 1).bit_length()))
+
+
+def lower(program: Program, num_elements: Callable[[Ref], int], itemsize: int) -> Lowered:
+    """Cut ``program`` into segments.
+
+    Args:
+        program: one rank's ops.
+        num_elements: the size of each chunk.
+        itemsize: bytes of an element on the wire.
+    """
+    pieces_of_op = [_cut(op, num_elements, itemsize) for op in program]
+    first_index: list[int] = []
+    total = 0
+    for cuts in pieces_of_op:
+        first_index.append(total)
+        total += len(cuts)
+    dependencies = _dependencies(program, pieces_of_op, first_index)
+    dependents: list[list[int]] = [[] for _ in range(total)]
+    for index, needs in enumerate(dependencies):
+        for need in needs:
+            dependents[need].append(index)
+
+    segments: list[Segment] = []
+    receives: dict[tuple[int, int, int], int] = {}
+    bytes_to: dict[int, int] = {}
+    bytes_from: dict[int, int] = {}
+    frames_to: dict[int, int] = {}
+    messages: dict[tuple[OpKind, int], int] = {}
+    staging_bytes = 0
+    for op, cuts in zip(program, pieces_of_op, strict=True):
+        message = messages.get((op.kind, op.peer), 0)
+        messages[op.kind, op.peer] = message + 1
+        for position, (source, target) in enumerate(cuts):
+            index = len(segments)
+            num_bytes = sum(piece.end - piece.begin for piece in (source or target)) * itemsize
+            segments.append(
+                Segment(
+                    op.kind,
+                    op.reduce,
+                    op.peer,
+                    message,
+                    position,
+                    source,
+                    target,
+                    num_bytes,
+                    len(dependencies[index]),
+                    tuple(dependents[index]),
+                )
+            )
+            if op.kind is OpKind.SEND:
+                bytes_to[op.peer] = bytes_to.get(op.peer, 0) + num_bytes
+                frames_to[op.peer] = frames_to.get(op.peer, 0) + 1
+            elif op.kind is OpKind.RECV:
+                receives[op.peer, message, position] = index
+                bytes_from[op.peer] = bytes_from.get(op.peer, 0) + num_bytes
+                if dependencies[index]:
+                    staging_bytes += num_bytes
+    return Lowered(tuple(segments), receives, bytes_to, bytes_from, frames_to, staging_bytes)
+
+
+Cut = tuple[tuple[Piece, ...], tuple[Piece, ...]]  # (source pieces, target pieces) of one segment
+
+
+def _cut(op: Op, num_elements: Callable[[Ref], int], itemsize: int) -> list[Cut]:
+    sizes = [num_elements(ref) for ref in (op.source or op.target)]
+
+    def whole(refs: tuple[Ref, ...]) -> tuple[Piece, ...]:
+        return tuple(Piece(ref.buffer, ref.chunk, 0, size) for ref, size in zip(refs, sizes, strict=True))
+
+    if sum(sizes) * itemsize <= SEGMENT_BYTES_MIN:
+        return [(whole(op.source) if op.source else (), whole(op.target) if op.target else ())]
+    cuts: list[Cut] = []
+    for position, size in enumerate(sizes):
+        step = max(1, segment_bytes_for(size * itemsize) // itemsize)
+        for begin in range(0, size, step):
+            end = min(begin + step, size)
+            source, target = (
+                (Piece(refs[position].buffer, refs[position].chunk, begin, end),) if refs else ()
+                for refs in (op.source, op.target)
+            )
+            cuts.append((source, target))
+    return cuts
+
+
+def _dependencies(program: Program, cuts: list[list[Cut]], first_index: list[int]) -> list[list[int]]:
+    """For each segment, the segments it must wait for."""
+    ancestors: list[int] = []  # bit set of the ops ordered before each op
+    touching: dict[Ref, list[tuple[int, bool]]] = {}  # ref -> (op, writes it), in list order
+    result: list[list[int]] = []
+    for number, op in enumerate(program):
+        before = 0
+        for dep in op.deps:
+            before |= ancestors[dep] | 1 << dep
+        ancestors.append(before)
+
+        accesses = [(ref, False) for ref in op.source] + [(ref, True) for ref in op.target]
+        conflicting: set[int] = set()  # earlier ops to compare with, segment by segment
+        for ref, writes in accesses:
+            for other, other_writes in reversed(touching.get(ref, ())):
+                if before >> other & 1 and (writes or other_writes):
+                    conflicting.add(other)
+                    if other_writes:
+                        break  # that one already waits for everything earlier on this ref
+        shared = {ref for ref, _ in accesses}
+        # A dependency between ops that have no chunk in common is pure order: all segments of one before the other.
+        ordered = [dep for dep in op.deps if not shared & {*program[dep].source, *program[dep].target}]
+        for ref, writes in accesses:
+            touching.setdefault(ref, []).append((number, writes))
+
+        for source, target in cuts[number]:
+            needs = [first_index[dep] + k for dep in ordered for k in range(len(cuts[dep]))]
+            for other in sorted(conflicting):
+                needs += [
+                    first_index[other] + k
+                    for k, (other_source, other_target) in enumerate(cuts[other])
+                    if _overlap(target, other_source)
+                    or _overlap(target, other_target)
+                    or _overlap(source, other_target)
+                ]
+            result.append(needs)
+    return result
+
+
+def _overlap(pieces: tuple[Piece, ...], others: tuple[Piece, ...]) -> bool:
+    return any(
+        a.buffer == b.buffer and a.chunk == b.chunk and ((a.begin < b.end and b.begin < a.end) or a == b)
+        for a in pieces
+        for b in others
+    )

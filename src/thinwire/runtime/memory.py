@@ -1,0 +1,147 @@
+"""The memory of one tile and the arithmetic on it; and the pool of buffers for data that must wait or be reduced.
+
+Everything here works on 1-D contiguous NumPy arrays of one element type. NumPy and the Numba kernels release the
+GIL while they work, so readers of several links reduce in parallel.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinwire.collective.schedule import Buffer, OpKind
+from thinwire.runtime.lowering import Piece, Segment
+from thinwire.runtime.reduction import (
+    DTYPES,
+    DType,
+    ReduceOp,
+    Reduction,
+    divide,
+    mixed_reducer,
+    narrow,
+    reducer,
+    widen,
+)
+
+Array = NDArray[Any]
+
+
+class Arithmetic(NamedTuple):
+    """What "+" is. ``divisor`` makes an average of a sum that is rounded out of an accumulator; 1 leaves it a sum."""
+
+    dtype: DType
+    reduce: Reduction
+    accumulate: Reduction
+    divisor: int
+
+    @classmethod
+    def of(cls, op: ReduceOp, dtype: DType, divisor: int = 1) -> Arithmetic:
+        """Raises UsageError if ``op`` is not defined on ``dtype``."""
+        return cls(dtype, reducer(op, dtype), mixed_reducer(op, dtype), divisor)
+
+    def round_out(self, target: Array, accumulator: Array) -> None:
+        """``target`` = the accumulator, divided first if this is an average, so that a half type rounds once."""
+        if self.divisor != 1:
+            divide(accumulator, self.divisor, DTYPES[self.dtype.accumulation])
+        narrow(target, accumulator, self.dtype)
+
+
+class Memory:
+    """The chunks of one tile on one rank.
+
+    Args:
+        chunks: for each buffer its chunks, 1-D contiguous arrays (ACCUMULATOR in the accumulation dtype).
+        arithmetic: how to reduce, widen and narrow elements of this type; None for collectives that only move data.
+    """
+
+    __slots__ = ("_arithmetic", "_bytes", "_chunks", "_itemsize")
+
+    def __init__(
+        self, chunks: Mapping[Buffer, Sequence[Array]], itemsize: int, arithmetic: Arithmetic | None
+    ) -> None:
+        self._chunks = chunks
+        self._itemsize = itemsize
+        self._arithmetic = arithmetic
+        self._bytes: dict[Buffer, list[memoryview]] = {
+            buffer: [array.view(np.uint8).data for array in arrays]
+            for buffer, arrays in chunks.items()
+            if buffer is not Buffer.ACCUMULATOR
+        }
+
+    def bytes_of(self, piece: Piece) -> memoryview:
+        """The piece as writable bytes."""
+        return self._bytes[piece.buffer][piece.chunk][
+            piece.begin * self._itemsize : piece.end * self._itemsize
+        ]
+
+    def apply_received(self, segment: Segment, payload: memoryview) -> None:
+        """Store or reduce a received segment into its target."""
+        begin = 0
+        for piece in segment.target:
+            end = begin + (piece.end - piece.begin) * self._itemsize
+            if not segment.reduce:
+                self.bytes_of(piece)[:] = payload[begin:end]
+            elif end > begin:
+                target = self._array(piece)
+                assert self._arithmetic is not None
+                incoming = np.frombuffer(payload[begin:end], self._arithmetic.dtype.storage)
+                if piece.buffer is Buffer.ACCUMULATOR:
+                    self._arithmetic.accumulate(target, incoming)
+                else:
+                    self._arithmetic.reduce(target, incoming)
+            begin = end
+
+    def apply_local(self, segment: Segment) -> None:
+        """A COPY or a REDUCE."""
+        for source, target in zip(segment.source, segment.target, strict=True):
+            into, what = self._array(target), self._array(source)
+            wide_source, wide_target = (piece.buffer is Buffer.ACCUMULATOR for piece in (source, target))
+            if segment.kind is OpKind.COPY and wide_source == wide_target:
+                np.copyto(into, what)
+                continue
+            assert self._arithmetic is not None
+            if segment.kind is OpKind.COPY and wide_target:
+                widen(into, what, self._arithmetic.dtype)
+            elif segment.kind is OpKind.COPY:
+                self._arithmetic.round_out(into, what)
+            elif wide_target and not wide_source:
+                self._arithmetic.accumulate(into, what)
+            else:
+                self._arithmetic.reduce(into, what)
+
+    def _array(self, piece: Piece) -> Array:
+        return self._chunks[piece.buffer][piece.chunk][piece.begin : piece.end]
+
+
+class BufferPool:
+    """Reusable byte buffers, last given first taken, so that they stay in the cache. Keeps at most ``limit_bytes``."""
+
+    def __init__(self, limit_bytes: int = 8 << 20) -> None:
+        self._limit_bytes = limit_bytes
+        self._kept_bytes = 0
+        self._free: dict[int, list[Array]] = {}
+        self._lock = threading.Lock()
+
+    def take(self, num_bytes: int) -> memoryview:
+        """A writable view of exactly ``num_bytes``."""
+        capacity = max(64, 1 << (num_bytes - 1).bit_length()) if num_bytes else 64
+        with self._lock:
+            free = self._free.get(capacity)
+            if free:
+                self._kept_bytes -= capacity
+                return free.pop().data[:num_bytes]
+        return np.empty(capacity, np.uint8).data[:num_bytes]
+
+    def give(self, view: memoryview) -> None:
+        """Hand back what ``take`` returned. Views of other memory are let go."""
+        array = view.obj
+        if not isinstance(array, np.ndarray):
+            return
+        with self._lock:
+            if self._kept_bytes + array.nbytes <= self._limit_bytes:
+                self._kept_bytes += array.nbytes
+                self._free.setdefault(array.nbytes, []).append(array)

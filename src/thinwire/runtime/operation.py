@@ -1,0 +1,88 @@
+"""An Operation is one call on its way: its tiles, started a few at a time, and the Job that tells the caller.
+
+Not here: what a tile does (``flight``), and which operation may go next (``communicator``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from thinwire.collective.schedule import Buffer
+from thinwire.runtime.flight import Flight, Wires
+from thinwire.runtime.job import Job
+from thinwire.runtime.memory import Array
+from thinwire.runtime.plan import Plan
+from thinwire.runtime.reduction import divide
+
+
+class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller may say about one call.
+
+    Attributes:
+        timeout_s: time limit; None: the group's.
+        priority: larger ones overtake smaller ones, segment by segment, on every link.
+        algorithm: instead of the table's choice; all ranks must name the same.
+        shape: the tensor's shape, compared between ranks.
+    """
+
+    timeout_s: float | None = None
+    priority: int = 0
+    algorithm: str | None = None
+    shape: tuple[int, ...] = ()
+
+
+TILES_IN_FLIGHT = 2  # one arrives while the next is already on its way; more would only stage more
+
+
+class Operation:
+    """One call in flight. Its communicator's lock guards the counters.
+
+    Attributes:
+        group: id of the group, or of the point-to-point stream.
+        number: which operation of that group.
+        job: what the caller holds.
+        deadline_s: when it times out, on the endpoint's clock.
+        flights: the tiles that run now.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        chunks: Mapping[Buffer, Sequence[Array]],
+        wires: Wires,
+        *,
+        group: int,
+        number: int,
+        job: Job,
+        started_s: float,
+        timeout_s: float,
+        priority: int,
+    ) -> None:
+        self.plan = plan
+        self.chunks = chunks
+        self.wires = wires
+        self.group = group
+        self.number = number
+        self.job = job
+        self.started_s = started_s
+        self.timeout_s = timeout_s
+        self.deadline_s = started_s + timeout_s
+        self.priority = priority
+        self.flights: dict[int, Flight] = {}
+        self.num_started = 0
+        self.num_done = 0
+
+    def may_start_tile(self) -> bool:
+        return self.num_started < self.plan.num_tiles and len(self.flights) < TILES_IN_FLIGHT
+
+    def finish_tile(self, tile: int) -> None:
+        """The last touch on a tile whose segments have all completed: an average is divided here."""
+        if self.plan.divides_result and self.plan.result is not None:
+            for array in self.plan.tile_of(self.chunks[self.plan.result], tile):
+                divide(array, self.plan.call.num_ranks, self.plan.call.dtype)
+
+    def ranks_waited_for(self) -> list[int]:
+        """Ranks (of the schedule) that the running tiles still wait for."""
+        return sorted({rank for flight in self.flights.values() for rank in flight.ranks_waited_for()})

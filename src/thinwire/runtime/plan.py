@@ -1,0 +1,212 @@
+"""From a call to what runs: the schedule, the sizes, the tiles, and the signature that ranks compare.
+
+A plan depends on the call's description alone, never on the data, and is made once for each shape of call. Large
+calls are cut into tiles, slices of every chunk, which run as a window over the data: that bounds what can be
+staged, and so the memory of an operation of any size.
+
+The choice of algorithm here is the explicit table of ``collective.selection``; a planner may hand over another
+schedule.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import msgspec
+import numpy as np
+
+from thinwire.collective import generate
+from thinwire.collective.schedule import Buffer, Collective, CollectiveKind, Ref, Schedule, chunk_bounds
+from thinwire.collective.selection import choose
+from thinwire.runtime.lowering import Lowered, lower
+from thinwire.runtime.memory import Arithmetic, Array, Memory
+from thinwire.runtime.reduction import DTYPES, DType, ReduceOp
+
+TILE_BYTES = 16 << 20
+
+Sizes = tuple[tuple[Buffer, tuple[int, ...]], ...]  # elements of each chunk of the user's buffers
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything about a call but its data. Hashable: the key under which its plan is kept.
+
+    Attributes:
+        sizes: elements of the chunks of INPUT and OUTPUT, or the total of DATA.
+        common_sizes: what of the sizes is known to every rank, and therefore compared between them.
+        tiled_bytes: bytes of the whole collective if every rank knows them, else 0: such a call is one tile.
+    """
+
+    kind: CollectiveKind
+    rank: int
+    num_ranks: int
+    dtype: DType
+    sizes: Sizes
+    common_sizes: tuple[int, ...]
+    tiled_bytes: int
+    root: int = 0
+    op: ReduceOp | None = None
+    average: bool = False
+    algorithm: str | None = None
+    shape: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        size = "x".join(map(str, self.shape)) if self.shape else ",".join(map(str, self.common_sizes))
+        words = [f"{self.dtype.name}[{size}]"]
+        if self.op is not None:
+            words.append("avg" if self.average else str(self.op))
+        if self.kind in _ROOTED:
+            words.append(f"root={self.root}")
+        return f"{self.kind}({', '.join(words)})"
+
+
+_ROOTED = (CollectiveKind.REDUCE, CollectiveKind.BROADCAST, CollectiveKind.GATHER, CollectiveKind.SCATTER)
+_IN_PLACE = (
+    CollectiveKind.ALL_REDUCE,
+    CollectiveKind.REDUCE,
+    CollectiveKind.BROADCAST,
+    CollectiveKind.BARRIER,
+    CollectiveKind.SEND_RECV,
+)
+
+
+class Plan:
+    """How a call runs on this rank.
+
+    Attributes:
+        signature: 64 bits that are equal on all ranks that make the same call with the same schedule.
+        num_tiles: how many slices it runs in.
+    """
+
+    def __init__(self, call: Call, schedule: Schedule) -> None:
+        self.call = call
+        self.schedule = schedule
+        common = (str(call), call.dtype.name, call.common_sizes, schedule.fingerprint, call.average)
+        digest = hashlib.blake2b(repr(common).encode(), digest_size=8).digest()
+        self.signature = int.from_bytes(digest, "little")
+        self.num_tiles = max(1, -(-call.tiled_bytes // TILE_BYTES))
+        self.arithmetic = (
+            Arithmetic.of(call.op, call.dtype, call.num_ranks if call.average else 1)
+            if call.op is not None
+            else None
+        )
+        self._sizes = {
+            buffer: _data_sizes(sizes[0], schedule) if buffer is Buffer.DATA else sizes
+            for buffer, sizes in call.sizes
+        }
+        self._rounds_out = bool(schedule.accumulators(call.rank))
+
+    def split(self, data: Array) -> list[Array]:
+        """The DATA chunks of an in-place collective, as views."""
+        bounds = chunk_bounds(data.size, self.schedule.weights)
+        return [data[begin:end] for begin, end in pairwise(bounds)]
+
+    def tile_of(self, arrays: Sequence[Array], index: int) -> list[Array]:
+        """The slice of each array that belongs to one tile."""
+        tiles = self.num_tiles
+        return [
+            array[_bound(array.size, index, tiles) : _bound(array.size, index + 1, tiles)] for array in arrays
+        ]
+
+    def tile(self, index: int) -> tuple[Lowered, dict[Buffer, tuple[int, ...]]]:
+        """The lowered program of one tile, and the sizes of its scratch buffers."""
+        sizes = {
+            buffer: tuple(
+                _bound(size, index + 1, self.num_tiles) - _bound(size, index, self.num_tiles)
+                for size in chunks
+            )
+            for buffer, chunks in self._sizes.items()
+        }
+        return _lowered(self.schedule, self.call.rank, self.call.dtype.itemsize, tuple(sizes.items()))
+
+    def memory(self, index: int, chunks: Mapping[Buffer, Sequence[Array]]) -> Memory:
+        """The arrays of one tile: slices of the user's chunks, and scratch."""
+        own: dict[Buffer, Sequence[Array]] = {
+            buffer: self.tile_of(arrays, index) for buffer, arrays in chunks.items()
+        }
+        dtype = self.call.dtype
+        for buffer, sizes in self.tile(index)[1].items():
+            element = DTYPES[dtype.accumulation] if buffer is Buffer.ACCUMULATOR else dtype
+            own[buffer] = [np.empty(size, element.storage) for size in sizes]
+        return Memory(own, dtype.itemsize, self.arithmetic)
+
+    def staging_bytes(self, index: int) -> int:
+        """Memory beyond the user's that the tile may need at once."""
+        lowered, scratch = self.tile(index)
+        return lowered.staging_bytes + 4 * sum(map(sum, scratch.values()))
+
+    @property
+    def divides_result(self) -> bool:
+        """Whether an average still has to be divided when a tile is done (accumulators divide as they round)."""
+        return self.call.average and not self._rounds_out
+
+    @property
+    def result(self) -> Buffer | None:
+        """The buffer that holds this rank's result, if it has one."""
+        call = self.call
+        if call.kind in (CollectiveKind.REDUCE, CollectiveKind.GATHER) and call.rank != call.root:
+            return None
+        return Buffer.DATA if call.kind in _IN_PLACE else Buffer.OUTPUT
+
+
+@functools.lru_cache(maxsize=1024)
+def plan_for(call: Call) -> Plan:
+    """The plan of a call, made once.
+
+    Raises:
+        UsageError: no such algorithm for this collective, or no such reduction on this type.
+    """
+    half = call.op is not None and call.dtype.is_half
+    num_bytes = call.tiled_bytes or max(
+        (sum(sizes) * call.dtype.itemsize for _, sizes in call.sizes), default=0
+    )
+    algorithm, params = choose(
+        call.kind, call.num_ranks, num_bytes, is_half=half, is_even=_is_even(call), override=call.algorithm
+    )
+    return Plan(
+        call, _schedule(call.kind, call.num_ranks, call.root, algorithm, tuple(sorted(params.items())))
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _schedule(
+    kind: CollectiveKind, num_ranks: int, root: int, algorithm: str, params: tuple[tuple[str, int], ...]
+) -> Schedule:
+    return generate(Collective(kind=kind, num_ranks=num_ranks, root=root), algorithm, **dict(params))
+
+
+@functools.lru_cache(maxsize=1024)
+def _lowered(
+    schedule: Schedule, rank: int, itemsize: int, sizes: Sizes
+) -> tuple[Lowered, dict[Buffer, tuple[int, ...]]]:
+    known = dict(sizes)
+
+    def num_elements(ref: Ref) -> int:
+        return known[ref.buffer][ref.chunk]
+
+    for buffer, like in (
+        (Buffer.SCRATCH, schedule.scratch(rank)),
+        (Buffer.ACCUMULATOR, schedule.accumulators(rank)),
+    ):
+        if like:
+            known[buffer] = tuple(num_elements(ref) for ref in like)
+    scratch: dict[Buffer, tuple[int, ...]] = {
+        buffer: known[buffer] for buffer in (Buffer.SCRATCH, Buffer.ACCUMULATOR) if buffer in known
+    }
+    return lower(schedule.program(rank), num_elements, itemsize), scratch
+
+
+def _is_even(call: Call) -> bool:
+    """Whether all blocks are known by every rank to have one size, as algorithms that relay blocks need."""
+    return bool(call.common_sizes) and len(set(call.common_sizes)) == 1
+
+
+def _data_sizes(total: int, schedule: Schedule) -> tuple[int, ...]:
+    bounds = chunk_bounds(total, schedule.weights)
+    return tuple(end - begin for begin, end in pairwise(bounds))
+
+
+def _bound(size: int, index: int, parts: int) -> int:
+    return size * index // parts
