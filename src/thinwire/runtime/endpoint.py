@@ -45,7 +45,7 @@ class StagingBudget:
 
     def take(self, num_bytes: int, *, force: bool) -> bool:
         with self._lock:
-            if num_bytes > self._left_bytes and not force:
+            if num_bytes and num_bytes > self._left_bytes and not force:
                 return False
             self._left_bytes -= num_bytes
             return True

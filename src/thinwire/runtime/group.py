@@ -182,8 +182,8 @@ class Group:
     def _pump(self) -> None:
         """Start the tiles that may start: oldest operation first, as far as the staging budget goes.
 
-        The oldest operation may always have one tile in flight. It is the same on all ranks, so its tile finds its
-        peers, and no set of budgets can block the group for ever.
+        The oldest collective may always have one tile in flight. It is the same on all ranks, so its tile finds its
+        peers, and no set of budgets can block the group for ever. (Messages between two ranks stage nothing.)
         """
         while True:
             with self._lock:
@@ -192,24 +192,31 @@ class Group:
                 return
             operation, flight = chosen
             self._endpoint.launch(flight)
+            if self._error is not None:  # it failed meanwhile, and did not know this flight yet
+                flight.stop()
+                self._endpoint.retire(flight.key, 0)
+                return
             for rank in self._ranks_that_left(operation):
                 self.fail(PeerError(rank, self._host(rank), self._left[rank]))
 
     def _choose_tile(self) -> tuple[Operation, Flight] | None:
-        for position, operation in enumerate(self._operations.values()):
+        oldest: Operation | None = None
+        for operation in self._operations.values():
+            if oldest is None and operation.group == self.group:
+                oldest = operation
             if not operation.may_start_tile():
                 continue
             tile = operation.num_started
-            need = operation.plan.staging_bytes(tile)
-            first = position == 0 and not operation.flights
-            if not self._endpoint.staging.take(need, force=first):
+            need = operation.plan.tile(tile).staging_bytes
+            must = operation is oldest and not operation.flights
+            if not self._endpoint.staging.take(need, force=must):
                 return None
             operation.num_started += 1
             key = (operation.group, operation.number, tile)
             flight = operation.flights[tile] = Flight(
                 key,
                 operation.plan.signature,
-                operation.plan.tile(tile)[0],
+                operation.plan.tile(tile).lowered,
                 operation.plan.memory(tile, operation.chunks),
                 operation.wires,
                 self._endpoint.pool,
@@ -274,7 +281,7 @@ class Group:
         for operation in operations:
             for tile, flight in list(operation.flights.items()):
                 flight.stop()
-                self._endpoint.retire(flight.key, operation.plan.staging_bytes(tile))
+                self._endpoint.retire(flight.key, operation.plan.tile(tile).staging_bytes)
             self._finish(operation, self._error)
         for receive in receives:
             receive.job.finish(self._error)

@@ -14,6 +14,7 @@ import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -72,6 +73,20 @@ _IN_PLACE = (
 )
 
 
+class Tile(NamedTuple):
+    """One slice of an operation.
+
+    Attributes:
+        lowered: what this rank does.
+        scratch: buffers that come and go with the tile: (which, elements of each chunk, NumPy type).
+        staging_bytes: memory beyond the user's that it may need at once: scratch, and what may arrive too early.
+    """
+
+    lowered: Lowered
+    scratch: tuple[tuple[Buffer, tuple[int, ...], np.dtype[Any]], ...]
+    staging_bytes: int
+
+
 class Plan:
     """How a call runs on this rank.
 
@@ -96,6 +111,7 @@ class Plan:
             buffer: _data_sizes(sizes[0], schedule) if buffer is Buffer.DATA else sizes
             for buffer, sizes in call.sizes
         }
+        self._tiles: dict[int, Tile] = {}
         self._rounds_out = bool(schedule.accumulators(call.rank))
 
     def split(self, data: Array) -> list[Array]:
@@ -110,32 +126,29 @@ class Plan:
             array[_bound(array.size, index, tiles) : _bound(array.size, index + 1, tiles)] for array in arrays
         ]
 
-    def tile(self, index: int) -> tuple[Lowered, dict[Buffer, tuple[int, ...]]]:
-        """The lowered program of one tile, and the sizes of its scratch buffers."""
-        sizes = {
-            buffer: tuple(
-                _bound(size, index + 1, self.num_tiles) - _bound(size, index, self.num_tiles)
-                for size in chunks
-            )
-            for buffer, chunks in self._sizes.items()
-        }
-        return _lowered(self.schedule, self.call.rank, self.call.dtype.itemsize, tuple(sizes.items()))
+    def tile(self, index: int) -> Tile:
+        """What one tile does and needs; made once."""
+        found = self._tiles.get(index)
+        if found is None:
+            sizes = {
+                buffer: tuple(
+                    _bound(size, index + 1, self.num_tiles) - _bound(size, index, self.num_tiles)
+                    for size in chunks
+                )
+                for buffer, chunks in self._sizes.items()
+            }
+            found = _lowered(self.schedule, self.call.rank, self.call.dtype, tuple(sizes.items()))
+            self._tiles[index] = found
+        return found
 
     def memory(self, index: int, chunks: Mapping[Buffer, Sequence[Array]]) -> Memory:
         """The arrays of one tile: slices of the user's chunks, and scratch."""
         own: dict[Buffer, Sequence[Array]] = {
             buffer: self.tile_of(arrays, index) for buffer, arrays in chunks.items()
         }
-        dtype = self.call.dtype
-        for buffer, sizes in self.tile(index)[1].items():
-            element = DTYPES[dtype.accumulation] if buffer is Buffer.ACCUMULATOR else dtype
-            own[buffer] = [np.empty(size, element.storage) for size in sizes]
-        return Memory(own, dtype.itemsize, self.arithmetic)
-
-    def staging_bytes(self, index: int) -> int:
-        """Memory beyond the user's that the tile may need at once."""
-        lowered, scratch = self.tile(index)
-        return lowered.staging_bytes + 4 * sum(map(sum, scratch.values()))
+        for buffer, sizes, storage in self.tile(index).scratch:
+            own[buffer] = [np.empty(size, storage) for size in sizes]
+        return Memory(own, self.call.dtype.itemsize, self.arithmetic)
 
     @property
     def divides_result(self) -> bool:
@@ -178,24 +191,23 @@ def _schedule(
 
 
 @functools.lru_cache(maxsize=1024)
-def _lowered(
-    schedule: Schedule, rank: int, itemsize: int, sizes: Sizes
-) -> tuple[Lowered, dict[Buffer, tuple[int, ...]]]:
+def _lowered(schedule: Schedule, rank: int, dtype: DType, sizes: Sizes) -> Tile:
     known = dict(sizes)
 
     def num_elements(ref: Ref) -> int:
         return known[ref.buffer][ref.chunk]
 
-    for buffer, like in (
-        (Buffer.SCRATCH, schedule.scratch(rank)),
-        (Buffer.ACCUMULATOR, schedule.accumulators(rank)),
+    scratch = []
+    for buffer, like, storage in (
+        (Buffer.SCRATCH, schedule.scratch(rank), dtype.storage),
+        (Buffer.ACCUMULATOR, schedule.accumulators(rank), DTYPES[dtype.accumulation].storage),
     ):
         if like:
             known[buffer] = tuple(num_elements(ref) for ref in like)
-    scratch: dict[Buffer, tuple[int, ...]] = {
-        buffer: known[buffer] for buffer in (Buffer.SCRATCH, Buffer.ACCUMULATOR) if buffer in known
-    }
-    return lower(schedule.program(rank), num_elements, itemsize), scratch
+            scratch.append((buffer, known[buffer], storage))
+    lowered = lower(schedule.program(rank), num_elements, dtype.itemsize)
+    scratch_bytes = sum(sum(elements) * storage.itemsize for _, elements, storage in scratch)
+    return Tile(lowered, tuple(scratch), lowered.staging_bytes + scratch_bytes)
 
 
 def _is_even(call: Call) -> bool:
