@@ -58,3 +58,7 @@ class LinkError(ThinwireError):
 
 class ScheduleError(ThinwireError):
     """A schedule does not do what its collective promises. The message is a counterexample."""
+
+
+class StalledError(ThinwireError):
+    """A simulation ended before what it was run for, which in life is a hang. The message says what waits."""

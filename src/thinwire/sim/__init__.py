@@ -1,0 +1,9 @@
+"""Virtual time, simulated links and faults: a clock and a transport that never wait.
+
+Start at ``SimulatedNetwork``; faults are values in ``faults``.
+"""
+
+from thinwire.sim.clock import Timer, VirtualClock
+from thinwire.sim.network import LinkProfile, SimulatedNetwork
+
+__all__ = ["LinkProfile", "SimulatedNetwork", "Timer", "VirtualClock"]
