@@ -6,6 +6,7 @@ Alone it starts local ranks; under torchrun it measures over that job's ranks. N
 
 from __future__ import annotations
 
+import enum
 import os
 import platform
 from collections.abc import Callable
@@ -27,6 +28,10 @@ from thinwire.errors import UsageError
 from thinwire.units import format_bytes, format_seconds, parse_bytes
 
 
+class Rival(enum.StrEnum):
+    GLOO = "gloo"
+
+
 def bench(
     kind: Annotated[BenchKind, typer.Argument(metavar="COLLECTIVE", show_default=False)],
     ranks: Annotated[
@@ -37,7 +42,7 @@ def bench(
     max_bytes: Annotated[str, typer.Option(metavar="SIZE", help="The largest size.")] = "256MiB",
     factor: Annotated[int, typer.Option(metavar="N", min=2, help="From one size to the next.")] = 4,
     against: Annotated[
-        str | None, typer.Option(metavar="BACKEND", help="Measure BACKEND (gloo) too, in turn.")
+        Rival | None, typer.Option(metavar="BACKEND", help="Measure gloo too, in turn with thinwire.")
     ] = None,
     pairs: Annotated[
         int, typer.Option(metavar="N", min=1, help="How many turns each backend has at each size.")
@@ -66,7 +71,7 @@ def bench(
     for name, value in (("THINWIRE_ALGORITHM", algorithm), ("THINWIRE_TRANSPORT", transport)):
         if value:
             os.environ[name] = value
-    backends = ("thinwire", against) if against else ("thinwire",)
+    backends = ("thinwire", against.value) if against else ("thinwire",)
     printer = _Printer(backends, json)
     for num_ranks in _ranks(ranks):
         request = BenchRequest(
