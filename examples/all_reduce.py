@@ -1,6 +1,6 @@
 """The smallest program: every rank adds its number, every rank gets the sum.
 
-    thinwire run --nproc-per-node 4 examples/all_reduce.py
+thinwire run --nproc-per-node 4 examples/all_reduce.py
 """
 
 from __future__ import annotations

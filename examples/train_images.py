@@ -23,7 +23,9 @@ FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 def fashion_mnist() -> tuple[torch.Tensor, torch.Tensor]:
     """Pictures ``[60000, 1, 28, 28]`` from 0 to 1, and labels ``[60000]``."""
     if not FASHION_MNIST.is_dir():
-        raise SystemExit(f"no {FASHION_MNIST}: install the Debian package dataset-fashion-mnist, or use --data digits")
+        raise SystemExit(
+            f"no {FASHION_MNIST}: install the Debian package dataset-fashion-mnist, or use --data digits"
+        )
     pictures = gzip.decompress((FASHION_MNIST / "train-images-idx3-ubyte.gz").read_bytes())[16:]
     labels = gzip.decompress((FASHION_MNIST / "train-labels-idx1-ubyte.gz").read_bytes())[8:]
     pixels = torch.frombuffer(bytearray(pictures), dtype=torch.uint8).view(-1, 1, 28, 28)

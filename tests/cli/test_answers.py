@@ -17,7 +17,9 @@ def thinwire(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["bench", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["run", "--help"], ["bench", "--help"], ["compare", "--help"], ["--version"], []]
+)
 def test_answers_at_once(words: list[str]) -> None:
     def once() -> float:
         began = time.perf_counter()
@@ -40,6 +42,16 @@ def test_answers_at_once(words: list[str]) -> None:
         (["run", "--frobnicate", __file__], "--frobnicate"),
         (["run", "--nproc-per-node", "2", "--trace", "t.json", __file__], "go before torchrun's options"),
         (["run", "--replace", "gloo", "--no-python", "true"], "drop --no-python"),
+        (["run", "--replace", "carrier-pigeon", __file__], "carrier-pigeon"),
+        (["run", "--trace", "missing/trace.json", __file__], "a folder that exists"),
+        (["bench", "all-deduce"], "all-deduce"),
+        (["bench", "all-reduce", "--max-bytes", "big"], "'big' is not a size"),
+        (["bench", "all-reduce", "--max-bytes", "100"], "no size from"),
+        (["bench", "all-reduce", "--ranks", "1,2"], "--ranks 1,2"),
+        (["bench", "all-reduce", "--against", "carrier-pigeon"], "carrier-pigeon"),
+        (["bench", "all-reduce", "--pairs", "0"], "--pairs"),
+        (["compare"], "no script to train"),
+        (["compare", "missing.py"], "no script at missing.py"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(words: list[str], complaint: str) -> None:

@@ -9,8 +9,11 @@ from thinwire.cli.app import app
 FROZEN = {
     "thinwire": {"--help", "-h", "--version"},
     "thinwire run": {"--help", "-h", "--replace", "--trace"},
-    "thinwire bench": {"--help", "-h"},
-    "thinwire compare": {"--help", "-h"},
+    "thinwire bench": {
+        *("--help", "-h", "--ranks", "--min-bytes", "--max-bytes", "--factor", "--against", "--pairs"),
+        *("--algorithm", "--transport", "--json"),
+    },
+    "thinwire compare": {"--help", "-h", "--ranks"},
 }
 
 

@@ -7,6 +7,7 @@ Launching, rendezvous and elastic restarts are those of ``torch.distributed.run`
 from __future__ import annotations
 
 import argparse
+import enum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -15,10 +16,14 @@ import typer
 from thinwire.errors import LinkError, ThinwireError, UsageError
 
 
+class Replaceable(enum.StrEnum):
+    GLOO = "gloo"
+
+
 def run(
     context: typer.Context,
     replace: Annotated[
-        str | None,
+        Replaceable | None,
         typer.Option(metavar="BACKEND", help="Give scripts that ask for BACKEND (gloo) thinwire instead."),
     ] = None,
     trace: Annotated[

@@ -40,7 +40,7 @@ def _print_script_traceback(
     """Print the traceback without the frames that led to the script."""
     while traceback and traceback.tb_frame.f_code.co_filename in _OWN_FILES:
         traceback = traceback.tb_next
-    sys.__excepthook__(kind, error, traceback)
+    sys.__excepthook__(kind, error.with_traceback(traceback), traceback)
 
 
 if __name__ == "__main__":

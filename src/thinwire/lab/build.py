@@ -1,0 +1,194 @@
+"""Makes a network out of kernel parts: namespaces, veth pairs, bridges, token buckets. Nothing of the
+machine's own network is touched: everything is made inside the namespace of the calling process and new ones.
+
+Each host is a network namespace whose ``eth0`` is one end of a veth pair; the other end, ``host0``,
+``host1``, ..., lies in the fabric, the namespace of the caller. Two sites are joined by a veth pair inside
+the fabric. A wire's rate is a token bucket (TBF) where packets leave a device: an uplink on the host's
+``eth0``, a downlink on the host's port in the fabric, a pipe between sites on its end at the first site. A
+link between two hosts is a class of a hierarchical token bucket (HTB) on the sender's ``eth0``.
+
+Ports are joined by bridges, one a site, or by the relay where packets must also be delayed or lost. Nobody
+asks for addresses: neighbour and forwarding entries are permanent. A cut is a wrong neighbour entry: packets
+go to a hardware address that swallows them, silently, as on a wire that is broken.
+
+Not here: delay and loss (``relay``), what the pipes are (``network``), when they change (``changes``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.rtnl import ndmsg
+
+from thinwire.errors import UsageError
+from thinwire.lab.namespaces import network_namespace, new_network_namespace
+from thinwire.lab.network import Network
+from thinwire.lab.rates import Bucket, limit_device, limit_links
+
+INTERFACE = "eth0"
+_BLACK_HOLE = "02:74:77:ff:ff:ff"
+_STATIC = ndmsg.states["noarp"] | ndmsg.states["reachable"]
+_MASTER = ndmsg.flags["master"]
+
+
+def address_of(host: int) -> str:
+    return f"10.77.0.{host + 1}"
+
+
+def hardware_address_of(host: int) -> str:
+    return f"02:74:77:00:00:{host:02x}"
+
+
+@dataclass(slots=True)
+class Fabric:
+    """A network that stands.
+
+    Attributes:
+        namespaces: host -> descriptor of its network namespace.
+        ports: names of the devices in the fabric: one a host, then one an end of a pipe between sites.
+    """
+
+    network: Network
+    namespaces: list[int] = field(default_factory=list)
+    ports: list[str] = field(default_factory=list)
+    _control: IPRoute = field(default_factory=IPRoute)
+    _host_control: list[IPRoute] = field(default_factory=list)
+    _host_device: list[int] = field(default_factory=list)
+    _buckets: dict[int, Bucket] = field(default_factory=dict)
+
+    def set_rate(self, pipe: int, rate_bytes_per_s: float) -> None:
+        """Change what one pipe carries from now on; what is queued stays queued."""
+        self._buckets[pipe].set_rate(rate_bytes_per_s)
+
+    def set_reachable(self, pairs: Iterable[tuple[int, int]], is_reachable: bool) -> None:
+        """Let packets from the first host of each pair to the second pass, or vanish."""
+        for source, destination in pairs:
+            self._host_control[source].neigh(
+                "replace",
+                dst=address_of(destination),
+                lladdr=hardware_address_of(destination) if is_reachable else _BLACK_HOLE,
+                ifindex=self._host_device[source],
+                state="permanent",
+            )
+
+
+def build(network: Network, congestion_control: str | None = None) -> Fabric:
+    """Make the network in the calling thread's network namespace, which must be new and empty.
+
+    Raises:
+        UsageError: the kernel lacks a part, or the congestion control.
+    """
+    fabric = Fabric(network)
+    _disable_ipv6()
+    for host in range(network.num_hosts):
+        _add_host(fabric, host, congestion_control)
+    for (first, second), pipe in network.site_pipes.items():
+        back = network.site_pipes[second, first]
+        if pipe < back:
+            fabric._control.link("add", ifname=f"pipe{pipe}", kind="veth", peer={"ifname": f"pipe{back}"})
+            fabric.ports += [f"pipe{pipe}", f"pipe{back}"]
+    for port in fabric.ports:
+        fabric._control.link("set", ifname=port, state="up")
+    if not network.needs_relay:
+        _bridge(fabric)
+    _limit(fabric)
+    return fabric
+
+
+def _disable_ipv6() -> None:
+    """Nobody in a lab speaks IPv6; its chatter would only take part in the measurements."""
+    with contextlib.suppress(OSError):  # a kernel without IPv6, or a read-only /proc: chatter then
+        Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text("1")
+        Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
+
+
+def _add_host(fabric: Fabric, host: int, congestion_control: str | None) -> None:
+    namespace = new_network_namespace()
+    fabric.namespaces.append(namespace)
+    with network_namespace(namespace):
+        control = IPRoute()
+        _disable_ipv6()
+        if congestion_control is not None:
+            _set_congestion_control(congestion_control)
+    port = f"host{host}"
+    fabric._control.link(
+        "add",
+        ifname=port,
+        kind="veth",
+        peer={"ifname": INTERFACE, "address": hardware_address_of(host), "net_ns_fd": namespace},
+    )
+    fabric.ports.append(port)
+    device = control.link_lookup(ifname=INTERFACE)[0]
+    control.addr("add", index=device, address=address_of(host), prefixlen=24)
+    control.link("set", ifname="lo", state="up")
+    control.link("set", index=device, state="up")
+    fabric._host_control.append(control)
+    fabric._host_device.append(device)
+    fabric.set_reachable(((host, peer) for peer in range(fabric.network.num_hosts) if peer != host), True)
+
+
+def _set_congestion_control(name: str) -> None:
+    try:
+        Path("/proc/sys/net/ipv4/tcp_congestion_control").write_text(name)
+    except OSError as error:
+        offered = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().strip()
+        raise UsageError(
+            f"TCP congestion control {name!r} cannot be set: {error.strerror}; this kernel offers {offered}"
+        ) from error
+
+
+def _bridge(fabric: Fabric) -> None:
+    """Join the ports of each site by a bridge that only forwards what it has been told of."""
+    network, control = fabric.network, fabric._control
+    for site in range(len(network.sites)):
+        control.link("add", ifname=f"site{site}", kind="bridge", address=_BLACK_HOLE, br_mcast_snooping=0)
+        control.link("set", ifname=f"site{site}", state="up")
+
+    def enslave(port: str, site: int) -> int:
+        device: int = control.link_lookup(ifname=port)[0]
+        control.link("set", index=device, master=control.link_lookup(ifname=f"site{site}")[0])
+        control.brport("set", index=device, learning=0, unicast_flood=0, mcast_flood=0, bcast_flood=0)
+        return device
+
+    host_ports = [enslave(f"host{host}", site) for host, site in enumerate(network.site_of)]
+    pipe_ports = {ends: enslave(f"pipe{pipe}", ends[0]) for ends, pipe in network.site_pipes.items()}
+    for site in range(len(network.sites)):
+        for host, home in enumerate(network.site_of):
+            port = host_ports[host] if home == site else pipe_ports[site, network.next_site[site, home]]
+            control.fdb("add", ifindex=port, lladdr=hardware_address_of(host), flags=_MASTER, state=_STATIC)
+
+
+def _limit(fabric: Fabric) -> None:
+    """Hold every limited pipe to its rate."""
+    network, control = fabric.network, fabric._control
+
+    def limit(number: int, control: IPRoute, device: int) -> None:
+        pipe = network.pipes[number]
+        if pipe.is_limited:
+            fabric._buckets[number] = limit_device(control, device, pipe)
+
+    for host in range(network.num_hosts):
+        links = {
+            pipe: address_of(peer)
+            for (source, peer), pipe in network.links.items()
+            if source == host and network.pipes[pipe].is_limited
+        }
+        uplink = network.uplink(host)
+        if links:
+            numbers = (uplink, *links)
+            buckets = limit_links(
+                fabric._host_control[host],
+                fabric._host_device[host],
+                network.pipes[uplink],
+                [(network.pipes[pipe], address) for pipe, address in links.items()],
+            )
+            fabric._buckets.update(zip(numbers, buckets, strict=True))
+        else:
+            limit(uplink, fabric._host_control[host], fabric._host_device[host])
+        limit(network.downlink(host), control, control.link_lookup(ifname=f"host{host}")[0])
+    for pipe in network.site_pipes.values():
+        limit(pipe, control, control.link_lookup(ifname=f"pipe{pipe}")[0])
