@@ -52,6 +52,10 @@ class ProtocolError(ThinwireError):
     """Bytes on a connection broke the wire format. The connection is closed; the process is not harmed."""
 
 
+class AuthenticationError(ProtocolError):
+    """The other side of a connection did not prove that it knows the job's secret. The connection is closed."""
+
+
 class LinkError(ThinwireError):
     """A connection could not be made or kept: the address, the reason, and what to check."""
 

@@ -34,6 +34,7 @@ class Kind(enum.IntEnum):
     CREDIT = 6  # `signature` bytes of eager data have been consumed
     FAIL = 7  # an operation failed: msgpack payload says how; the group is broken
     LOST = 8  # an endpoint was lost: msgpack payload says which and why
+    PULLED = 9  # `signature` payloads sent by reference on lane `segment` were taken; between transports only
 
 
 class Header(NamedTuple):

@@ -1,0 +1,82 @@
+"""TCP sockets: where to listen, and how a connection is set up.
+
+Send and receive buffers are left to the kernel, which sizes them to the path. Nagle's algorithm is off: a frame is
+written whole, and nothing is gained by waiting for the next.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from thinwire.errors import UsageError
+from thinwire.transport.addresses import family_of, join_address, local_addresses, split_address
+from thinwire.transport.options import SocketOptions
+
+_BACKLOG = 1024
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
+
+
+def listen(options: SocketOptions) -> tuple[list[socket.socket], list[str]]:
+    """Listening sockets, and the addresses to publish for them.
+
+    Raises:
+        UsageError: the interface or the congestion control does not exist here.
+    """
+    addresses = local_addresses(options.interface)
+    if options.interface is None:
+        listeners = [_listen_everywhere()]
+        if listeners[0].family == socket.AF_INET:
+            addresses = [address for address in addresses if family_of(address) == socket.AF_INET]
+        ports = [listeners[0].getsockname()[1]] * len(addresses)
+    else:
+        listeners = [
+            socket.create_server((address, 0), family=family_of(address), backlog=_BACKLOG)
+            for address in addresses
+        ]
+        ports = [listener.getsockname()[1] for listener in listeners]
+    for listener in listeners:
+        _choose_congestion_control(listener, options)
+    return listeners, [join_address(address, port) for address, port in zip(addresses, ports, strict=True)]
+
+
+def connect(connection: socket.socket, address: str, options: SocketOptions) -> None:
+    """Connect a TCP socket of the address's family. Raises ``OSError``."""
+    _choose_congestion_control(connection, options)
+    if options.interface is not None:
+        sources = [ip for ip in local_addresses(options.interface) if family_of(ip) == connection.family]
+        if sources:
+            connection.bind((sources[0], 0))
+    connection.connect(split_address(address))
+
+
+def tune(connection: socket.socket, options: SocketOptions) -> None:
+    """Set up a connected socket, dialled or accepted."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, options.unsent_bytes)
+
+
+def _listen_everywhere() -> socket.socket:
+    """IPv6 and IPv4 on one socket, or IPv4 alone where there is no IPv6."""
+    if socket.has_dualstack_ipv6():
+        try:
+            return socket.create_server(
+                ("::", 0), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True
+            )
+        except OSError as error:
+            if error.errno not in _NO_IPV6:
+                raise
+    return socket.create_server(("0.0.0.0", 0), backlog=_BACKLOG)
+
+
+def _choose_congestion_control(connection: socket.socket, options: SocketOptions) -> None:
+    if options.congestion_control is None:
+        return
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, options.congestion_control.encode())
+    except OSError:
+        raise UsageError(
+            f"congestion control {options.congestion_control!r} is not available here: see the system's "
+            "net.ipv4.tcp_available_congestion_control and net.ipv4.tcp_allowed_congestion_control"
+        ) from None
