@@ -8,8 +8,11 @@ so a schedule for 4096 ranks costs nothing to hold.
 The meaning of an op list (what the checker proves and the executor runs):
 
 * an op may start when all its ``deps`` have completed; ops not ordered by deps may run in any order, or at once;
-* the k-th SEND of rank a to rank b is received by the k-th RECV of rank b from rank a (both in list order), and
-  carries the same number of elements;
+* an op moves its chunks side by side: piece i is its i-th source with its i-th target. A dep holds piece by piece:
+  a piece waits for those pieces of the dep that touch a chunk it touches too, and within them segment by segment.
+  Only where two ops share no chunk does a dep hold for the whole op;
+* the k-th SEND of rank a to rank b on a channel is received by the k-th RECV of rank b from rank a on that channel
+  (both in list order); their chunks have the same sizes, one by one;
 * a SEND completes when its bytes have left; a RECV when they have been stored, or reduced into the target;
 * ``RECV reduce``: target = target + incoming. REDUCE: target = target + source. COPY: target = source.
   "+" stands for the collective's reduce op, always with the accumulated value on the left.
@@ -131,6 +134,7 @@ class Schedule:
             elements is ``[n * sum(w[:c]) // W, n * sum(w[:c+1]) // W)`` with ``W = sum(w)``.
         scratch: rank -> for each SCRATCH chunk of that rank, the ref whose size it has.
         accumulators: the same for ACCUMULATOR chunks.
+        even_blocks: True if the schedule is right only where all blocks of the collective have one size.
         params: what the generator was called with, for printing and for the fingerprint.
     """
 
@@ -143,11 +147,13 @@ class Schedule:
         weights: tuple[int, ...] | None = None,
         scratch: Callable[[int], tuple[Ref, ...]] = lambda rank: (),
         accumulators: Callable[[int], tuple[Ref, ...]] = lambda rank: (),
+        even_blocks: bool = False,
         params: Mapping[str, int | str | tuple[int, ...]] | None = None,
     ) -> None:
         self.collective = collective
         self.algorithm = algorithm
         self.weights = weights if weights is not None else (1,) * collective.num_chunks
+        self.even_blocks = even_blocks
         self.params = dict(params or {})
         self._program = program
         self._scratch = scratch
