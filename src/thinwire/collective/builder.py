@@ -5,8 +5,7 @@ for everybody who read the chunk since, or for the last writer if nobody did. Op
 independent, so a RECV never waits for a SEND it has nothing to do with. Additions into one chunk write it, one after
 the other, so they happen in the order of the list: the reduction order is fixed and results are deterministic.
 
-Dependencies are minimal chunk by chunk and no further: since deps hold piece by piece, an order that passes
-through another chunk would not hold for this one.
+Dependencies are minimal: one that follows from the others is left out.
 
 Not here: proof. ``check.prove`` knows nothing of the builder and believes none of it.
 """
@@ -19,21 +18,6 @@ from functools import cache
 from thinwire.collective.schedule import Buffer, Collective, Op, OpKind, Program, Ref, Schedule
 
 
-def data(chunk: int) -> Ref:
-    """Chunk of the in-place buffer."""
-    return Ref(Buffer.DATA, chunk)
-
-
-def input_block(block: int) -> Ref:
-    """Block of the buffer that is only read."""
-    return Ref(Buffer.INPUT, block)
-
-
-def output_block(block: int) -> Ref:
-    """Block of the result."""
-    return Ref(Buffer.OUTPUT, block)
-
-
 class ProgramBuilder:
     """The program of one rank, written op by op. Every method that adds an op returns its index.
 
@@ -43,6 +27,7 @@ class ProgramBuilder:
     Attributes:
         phase: the phase of the ops added next; a generator with several phases counts it up.
 
+    >>> from thinwire.collective.schedule import data
     >>> ops = ProgramBuilder(rank=0)
     >>> ops.send(1, data(0))
     0
@@ -58,6 +43,7 @@ class ProgramBuilder:
         self.rank = rank
         self.phase = 0
         self._ops: list[Op] = []
+        self._ancestors: list[int] = []  # for each op the bit set of those before it
         self._last_write: dict[Ref, int] = {}
         self._reads_since: dict[Ref, list[int]] = {}
         self._scratch: list[Ref] = []
@@ -116,18 +102,27 @@ class ProgramBuilder:
         after: Iterable[int] = (),
     ) -> int:
         index = len(self._ops)
-        deps = set(after)
+        hazards = set()
         for ref in source:
             if ref in self._last_write:
-                deps.add(self._last_write[ref])
+                hazards.add(self._last_write[ref])
             self._reads_since.setdefault(ref, []).append(index)
         for ref in target:
             readers = self._reads_since.pop(ref, None)
             if readers is not None:
-                deps.update(readers)
+                hazards.update(readers)
             elif ref in self._last_write:
-                deps.add(self._last_write[ref])
+                hazards.add(self._last_write[ref])
             self._last_write[ref] = index
+        deps = set(after)
+        before = 0
+        for dep in deps:
+            before |= self._ancestors[dep] | 1 << dep
+        for hazard in sorted(hazards, reverse=True):
+            if not before >> hazard & 1:
+                deps.add(hazard)
+                before |= self._ancestors[hazard] | 1 << hazard
+        self._ancestors.append(before)
         self._ops.append(
             Op(
                 kind=kind,
@@ -157,7 +152,7 @@ def write_schedule(
         body: writes the program of ``ops.rank``.
         weights, even_blocks, params: as for ``Schedule``.
 
-    >>> from thinwire.collective.schedule import CollectiveKind
+    >>> from thinwire.collective.schedule import CollectiveKind, data
     >>> def body(ops: ProgramBuilder) -> None:
     ...     if ops.rank == 0:
     ...         ops.send(1, data(0))

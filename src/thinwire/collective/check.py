@@ -26,7 +26,8 @@ import msgspec
 from thinwire.collective.conditions import Sum, postcondition, precondition
 from thinwire.collective.expansion import Expansion
 from thinwire.collective.expressions import Expressions
-from thinwire.collective.order import HappensBefore, Piece
+from thinwire.collective.local_order import Piece
+from thinwire.collective.order import HappensBefore
 from thinwire.collective.schedule import Buffer, CollectiveKind, Op, OpKind, Ref, Schedule
 from thinwire.errors import ScheduleError
 
@@ -70,8 +71,8 @@ def prove(schedule: Schedule, *, window: int | None = None) -> Proof:
     Raises:
         ScheduleError: it does not; the message is a counterexample.
 
-    >>> from thinwire.collective.algorithms import generate
-    >>> prove(generate("all_reduce", "ring", num_ranks=4), window=1).steps
+    >>> from thinwire.collective.algorithms.ring import all_reduce
+    >>> prove(all_reduce(4), window=1).steps
     6
     """
     expansion = Expansion(schedule)
@@ -151,9 +152,8 @@ class _DataFlow:
         memory = self.memory[self.expansion.rank[number]]
         cell = memory.get(ref)
         if cell is not None:
-            for access in cell.reads or [cell.write]:
-                if access is not None:
-                    self._prove_ordered(access, (number, piece), ref)
+            for access in cell.reads or filter(None, [cell.write]):
+                self._prove_ordered(access, (number, piece), ref)
         elif adds:
             raise ScheduleError(
                 f"{self.expansion.describe(number)} adds to {ref} before anything was written to it"

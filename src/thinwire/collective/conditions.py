@@ -10,8 +10,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from thinwire.collective.builder import data, input_block, output_block
-from thinwire.collective.schedule import Buffer, Collective, CollectiveKind, Ref, Schedule
+from thinwire.collective.schedule import (
+    Buffer,
+    Collective,
+    CollectiveKind,
+    Ref,
+    Schedule,
+    data,
+    input_block,
+    output_block,
+)
 from thinwire.errors import ScheduleError
 
 Extent = tuple[str | int, ...]

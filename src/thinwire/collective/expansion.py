@@ -1,7 +1,6 @@
 """All programs of a schedule laid end to end, every op well formed and every message matched.
 
 Ops get one number each, rank after rank, so that what follows (order, data flow, drawing) works on plain lists.
-Here is also the one definition of what a dependency between two ops means piece by piece.
 
 Not here: whether the ops can all run (``order``) and whether they compute the right thing (``check``).
 """
@@ -9,7 +8,7 @@ Not here: whether the ops can all run (``order``) and whether they compute the r
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from itertools import zip_longest
 
 from thinwire.collective.conditions import Extent, extents
 from thinwire.collective.schedule import Buffer, Op, OpKind, Ref, Schedule
@@ -27,7 +26,7 @@ class Expansion:
         rank: for each op its rank.
         first: for each rank the number of its first op; one entry more for the end.
         partner: for each SEND its RECV and the reverse; -1 for ops that are no message.
-        sends: for each channel its SENDs in order; ``partner`` leads to the RECVs.
+        sends: for each channel its SENDs in order; ``partner`` leads to their RECVs.
         extents: for each rank its refs with the identities of their sizes.
 
     Raises:
@@ -87,57 +86,33 @@ class Expansion:
         return None
 
     def _match(self) -> None:
-        recvs: dict[Channel, list[int]] = defaultdict(list)
+        sends: dict[tuple[int, int], list[int]] = defaultdict(list)
+        recvs: dict[tuple[int, int], list[int]] = defaultdict(list)
         for number, op in enumerate(self.ops):
             if op.kind is OpKind.SEND:
-                self.sends[self.rank[number], op.peer, op.channel].append(number)
+                sends[self.rank[number], op.peer].append(number)
             elif op.kind is OpKind.RECV:
-                recvs[op.peer, self.rank[number], op.channel].append(number)
-        for channel in self.sends.keys() | recvs.keys():
-            sent, received = self.sends[channel], recvs[channel]
-            if len(sent) > len(received):
-                raise ScheduleError(f"{self.describe(sent[len(received)])} has no matching recv")
-            if len(received) > len(sent):
-                raise ScheduleError(f"{self.describe(received[len(sent)])} has no matching send")
-            for send, recv in zip(sent, received, strict=True):
-                if self._sizes(send) != self._sizes(recv):
-                    raise ScheduleError(
-                        f"{self.describe(send)} and {self.describe(recv)} are one message but differ in size"
-                    )
-                self.partner[send], self.partner[recv] = recv, send
+                recvs[op.peer, self.rank[number]].append(number)
+        for pair in sends.keys() | recvs.keys():
+            for send, recv in zip_longest(sends[pair], recvs[pair]):
+                self._match_message(pair, send, recv)
+
+    def _match_message(self, pair: tuple[int, int], send: int | None, recv: int | None) -> None:
+        if recv is None or send is None:
+            lonely, counterpart = (send, "recv") if recv is None else (recv, "send")
+            assert lonely is not None
+            raise ScheduleError(f"{self.describe(lonely)} has no matching {counterpart}")
+        channel = self.ops[send].channel
+        if self.ops[recv].channel != channel:
+            raise ScheduleError(f"{self.describe(send)} and {self.describe(recv)} are on different channels")
+        if self._sizes(send) != self._sizes(recv):
+            raise ScheduleError(f"{self.describe(send)} and {self.describe(recv)} differ in size")
+        self.partner[send], self.partner[recv] = recv, send
+        self.sends[*pair, channel].append(send)
 
     def _sizes(self, number: int) -> list[Extent]:
         known = self.extents[self.rank[number]]
         return [known[ref] for ref in self.ops[number].source + self.ops[number].target]
-
-
-def num_pieces(op: Op) -> int:
-    """How many pieces an op has: its chunks, or one if it has none."""
-    return max(1, len(op.source), len(op.target))
-
-
-def piece_refs(op: Op, piece: int) -> tuple[Ref, ...]:
-    """The chunks that one piece touches: its source, its target, or both."""
-    return op.source[piece : piece + 1] + op.target[piece : piece + 1]
-
-
-def pieces_waited_for(op: Op, piece: int, dep: Op) -> Sequence[int]:
-    """Which pieces of ``dep``, one of its deps, a piece of ``op`` waits for.
-
-    >>> a, b, c = Ref(Buffer.DATA, 0), Ref(Buffer.DATA, 1), Ref(Buffer.DATA, 2)
-    >>> earlier = Op(kind=OpKind.RECV, peer=1, target=(a, b))
-    >>> pieces_waited_for(Op(kind=OpKind.SEND, peer=1, source=(b, c)), 0, earlier)
-    [1]
-    >>> pieces_waited_for(Op(kind=OpKind.SEND, peer=1, source=(c,)), 0, earlier)
-    range(0, 2)
-    """
-    touched_by_dep = dep.source + dep.target
-    if not any(ref in touched_by_dep for ref in op.source + op.target):
-        return range(num_pieces(dep))
-    touched = piece_refs(op, piece)
-    return [
-        other for other in range(num_pieces(dep)) if any(ref in touched for ref in piece_refs(dep, other))
-    ]
 
 
 def describe(op: Op) -> str:

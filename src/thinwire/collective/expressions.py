@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 
 class Form(Enum):
+    """How an expression is made."""
+
     CONTRIBUTION = "contribution"  # left = origin rank, right = chunk
     ADD = "add"  # in the collective's dtype
     WIDE_ADD = "wide add"  # in the accumulation dtype
@@ -44,7 +46,7 @@ class Expressions:
     >>> table.add(table.add(a, b), c) == table.add(a, table.add(b, c))
     False
     >>> table.text(table.add(table.add(a, b), c))
-    '((r0 + r1) + r2)'
+    '(r2 + (r0 + r1))'
     """
 
     def __init__(self) -> None:

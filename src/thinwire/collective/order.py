@@ -2,7 +2,7 @@
 
 Two graphs, both needed. Between whole ops it has every reason to wait there is (deps, messages, the credit window),
 so if it has no cycle no execution deadlocks. Between pieces it has only the order that every execution keeps
-(deps piece by piece, and messages), so what it leaves unordered may really happen in either order.
+(deps as ``local_order`` has them, and messages), so what it leaves unordered may really happen in either order.
 
 A SEND counts as done once its bytes have left, even if the receiver is not ready (buffered). Window W adds: the
 k-th message of a channel waits until message k - W has been consumed. Window 0 is the strictest reading,
@@ -14,12 +14,10 @@ Not here: what the ops do to values.
 
 from __future__ import annotations
 
-from thinwire.collective.expansion import Expansion, pieces_waited_for
+from thinwire.collective.expansion import Expansion
+from thinwire.collective.local_order import LocalOrder, Piece
 from thinwire.collective.schedule import OpKind
 from thinwire.errors import ScheduleError, UsageError
-
-Piece = tuple[int, int]
-"""(op number, piece)"""
 
 
 class HappensBefore:
@@ -42,6 +40,8 @@ class HappensBefore:
         if window is not None and window < 0:
             raise UsageError(f"a credit window is None or at least 0 messages, not {window}")
         self.expansion = expansion
+        ranks = range(expansion.schedule.num_ranks)
+        self._local = [LocalOrder(expansion.schedule.program(rank)) for rank in ranks]
         self._waits = _reasons_to_wait(expansion, window)
         self.sequence = self._sort()
         self.position = [0] * len(self.sequence)
@@ -52,31 +52,33 @@ class HappensBefore:
     def precedes(self, before: Piece, after: Piece) -> bool:
         """Whether ``before`` is done before ``after`` starts in every execution.
 
-        Both must touch one chunk of one rank, so that a dep between their ops holds between them.
+        The two conflict: they touch one chunk of one rank, and one of them writes it.
         """
         expansion = self.expansion
-        if before[0] in expansion.deps(after[0]):
+        rank = expansion.rank[before[0]]
+        first = expansion.first[rank]
+        if self._local[rank].ancestors[after[0] - first] >> (before[0] - first) & 1:
             return True
-        earliest = self.position[before[0]]
-        seen: set[Piece] = set()
+        seen = {after}
         open_pieces = [after]
         while open_pieces:
-            number, piece = open_pieces.pop()
-            op = expansion.ops[number]
-            predecessors = [
-                (dep, other)
-                for dep in expansion.deps(number)
-                for other in pieces_waited_for(op, piece, expansion.ops[dep])
-            ]
-            if op.kind is OpKind.RECV:
-                predecessors.append((expansion.partner[number], piece))
-            for predecessor in predecessors:
-                if predecessor == before:
+            for earlier in self._predecessors(*open_pieces.pop()):
+                if earlier == before:
                     return True
-                if self.position[predecessor[0]] >= earliest and predecessor not in seen:
-                    seen.add(predecessor)
-                    open_pieces.append(predecessor)
+                if self.position[earlier[0]] > self.position[before[0]] and earlier not in seen:
+                    seen.add(earlier)
+                    open_pieces.append(earlier)
         return False
+
+    def _predecessors(self, number: int, piece: int) -> list[Piece]:
+        """The pieces, on this rank and the sending one, that a piece waits for."""
+        expansion = self.expansion
+        rank = expansion.rank[number]
+        first = expansion.first[rank]
+        found = [(first + op, other) for op, other in self._local[rank].waits_for(number - first, piece)]
+        if expansion.ops[number].kind is OpKind.RECV:
+            found.append((expansion.partner[number], piece))
+        return found
 
     def _sort(self) -> list[int]:
         """Kahn's topological sort."""

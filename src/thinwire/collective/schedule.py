@@ -8,11 +8,12 @@ so a schedule for 4096 ranks costs nothing to hold.
 The meaning of an op list (what the checker proves and the executor runs):
 
 * an op may start when all its ``deps`` have completed; ops not ordered by deps may run in any order, or at once;
-* an op moves its chunks side by side: piece i is its i-th source with its i-th target. A dep holds piece by piece:
-  a piece waits for those pieces of the dep that touch a chunk it touches too, and within them segment by segment.
-  Only where two ops share no chunk does a dep hold for the whole op;
-* the k-th SEND of rank a to rank b on a channel is received by the k-th RECV of rank b from rank a on that channel
-  (both in list order); their chunks have the same sizes, one by one;
+* an op moves its chunks side by side: piece i is its i-th source with its i-th target. Of two ops of a rank that
+  deps order, directly or through others, a piece of the later waits for the pieces of the earlier that it conflicts
+  with (both touch one chunk, one writes it), and within them segment by segment. Only where an op and one of its
+  deps have no chunk in common does the dep hold for the whole op;
+* the k-th SEND of rank a to rank b is received by the k-th RECV of rank b from rank a (both in list order). They name
+  one channel, and their chunks have the same sizes, one by one;
 * a SEND completes when its bytes have left; a RECV when they have been stored, or reduced into the target;
 * ``RECV reduce``: target = target + incoming. REDUCE: target = target + source. COPY: target = source.
   "+" stands for the collective's reduce op, always with the accumulated value on the left.
@@ -71,6 +72,21 @@ class Ref(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.buffer}[{self.chunk}]"
+
+
+def data(chunk: int) -> Ref:
+    """Chunk of the in-place buffer."""
+    return Ref(Buffer.DATA, chunk)
+
+
+def input_block(block: int) -> Ref:
+    """Block of the buffer that is only read."""
+    return Ref(Buffer.INPUT, block)
+
+
+def output_block(block: int) -> Ref:
+    """Block of the result."""
+    return Ref(Buffer.OUTPUT, block)
 
 
 class OpKind(enum.StrEnum):

@@ -6,7 +6,6 @@ and name it in ``_FAMILIES``; or, from outside, ``register`` an ``Algorithm``.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from thinwire.collective.algorithms import (
@@ -24,7 +23,7 @@ from thinwire.collective.algorithms import (
     torus,
 )
 from thinwire.collective.algorithms.base import Algorithm
-from thinwire.collective.schedule import CollectiveKind, Schedule
+from thinwire.collective.schedule import Collective, CollectiveKind, Schedule
 from thinwire.errors import UsageError
 
 _FAMILIES = (
@@ -98,38 +97,34 @@ def collective_kind(name: CollectiveKind | str) -> CollectiveKind:
         raise UsageError(f"no collective {name!r}; choose one of: {', '.join(CollectiveKind)}") from None
 
 
-def generate(
-    collective: CollectiveKind | str, algorithm: str, num_ranks: int, *, root: int = 0, **params: Any
-) -> Schedule:
-    """The schedule that ``algorithm`` makes for ``num_ranks`` ranks.
+def generate(collective: Collective, algorithm: str, **params: Any) -> Schedule:
+    """The schedule that an algorithm makes for a collective.
 
     Args:
-        collective: what is to be done.
-        root: of the collectives that have one (broadcast, reduce, gather, scatter).
+        collective: kind, number of ranks and root. The number of chunks is the algorithm's affair: leave it 0.
+        algorithm: its name, for this kind of collective.
         params: the algorithm's own, e.g. ``weights``, ``wide``, ``group_size``.
 
     Raises:
-        UsageError: a wrong name, rank or parameter.
+        UsageError: a wrong name, rank or parameter; the message lists the valid ones.
 
-    >>> generate("broadcast", "binomial_tree", 4, root=2)
+    >>> generate(Collective(kind=CollectiveKind.BROADCAST, num_ranks=4, root=2), "binomial_tree")
     <Schedule broadcast of 4 ranks by binomial_tree>
     """
-    found = find_algorithm(collective, algorithm)
-    accepted = inspect.signature(found.generate).parameters
+    found = find_algorithm(collective.kind, algorithm)
+    num_ranks, root = collective.num_ranks, collective.root
     if num_ranks < 1:
         raise UsageError(f"a collective needs at least 1 rank, not {num_ranks}")
     if not 0 <= root < num_ranks:
         raise UsageError(f"the root must be one of the ranks 0 to {num_ranks - 1}, not {root}")
-    if "root" in accepted:
-        params["root"] = root
-    elif root:
-        raise UsageError(f"{found.kind} has no root")
-    unknown = params.keys() - accepted.keys()
+    unknown = sorted(params.keys() - set(found.parameters))
     if unknown:
-        valid = ", ".join(key for key in accepted if key not in ("num_ranks", "root")) or "none"
+        valid = ", ".join(found.parameters) or "none"
         raise UsageError(
-            f"{found.name} for {found.kind} takes no {', '.join(sorted(unknown))}; its parameters: {valid}"
+            f"{algorithm} for {found.kind} takes no parameter {', '.join(unknown)}; it takes: {valid}"
         )
+    if found.is_rooted:
+        params["root"] = root
     return found.generate(num_ranks, **params)
 
 

@@ -5,13 +5,14 @@ Also the parts that several algorithms share: checked weights, and the place of 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from thinwire.collective.builder import ProgramBuilder, input_block, output_block
-from thinwire.collective.schedule import Buffer, CollectiveKind, Ref, Schedule
+from thinwire.collective.builder import ProgramBuilder
+from thinwire.collective.schedule import Buffer, CollectiveKind, Ref, Schedule, input_block, output_block
 from thinwire.errors import UsageError
 
 
@@ -36,6 +37,17 @@ class Algorithm:
     bytes_formula: Callable[..., Fraction | int]
     even_blocks: bool = False
     example_params: Callable[[int], Sequence[Mapping[str, Any]]] = field(default=lambda num_ranks: ({},))
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of what ``generate`` takes beside the collective itself."""
+        names = inspect.signature(self.generate).parameters
+        return tuple(name for name in names if name not in ("num_ranks", "root"))
+
+    @property
+    def is_rooted(self) -> bool:
+        """Whether the collective has a root."""
+        return "root" in inspect.signature(self.generate).parameters
 
     def steps(self, num_ranks: int, **params: Any) -> int:
         """Steps as ``Proof.steps`` counts them: a chain of messages, each waiting for the one before.
@@ -77,6 +89,7 @@ def ceil_log2(number: int) -> int:
 
 
 def floor_log2(number: int) -> int:
+    """The rounds in which something that doubles has not yet passed ``number``."""
     return number.bit_length() - 1
 
 

@@ -27,8 +27,16 @@ from __future__ import annotations
 from fractions import Fraction
 
 from thinwire.collective.algorithms.base import Algorithm, ceil_log2, floor_log2
-from thinwire.collective.builder import ProgramBuilder, data, input_block, output_block, write_schedule
-from thinwire.collective.schedule import Collective, CollectiveKind, Ref, Schedule
+from thinwire.collective.builder import ProgramBuilder, write_schedule
+from thinwire.collective.schedule import (
+    Collective,
+    CollectiveKind,
+    Ref,
+    Schedule,
+    data,
+    input_block,
+    output_block,
+)
 
 NAME = "binomial_tree"
 
@@ -67,6 +75,8 @@ class Tree:
 
 
 def broadcast(num_ranks: int, *, root: int = 0) -> Schedule:
+    """Down the tree, the largest subtree first."""
+
     def body(ops: ProgramBuilder) -> None:
         _pass_down(ops, Tree(ops.rank, num_ranks, root))
 
@@ -75,6 +85,8 @@ def broadcast(num_ranks: int, *, root: int = 0) -> Schedule:
 
 
 def reduce(num_ranks: int, *, root: int = 0) -> Schedule:
+    """Up the tree; a rank adds its children's sums, smallest subtree first."""
+
     def body(ops: ProgramBuilder) -> None:
         _add_up(ops, Tree(ops.rank, num_ranks, root))
 
@@ -83,6 +95,8 @@ def reduce(num_ranks: int, *, root: int = 0) -> Schedule:
 
 
 def all_reduce(num_ranks: int) -> Schedule:
+    """Up the tree to rank 0 and down again."""
+
     def body(ops: ProgramBuilder) -> None:
         tree = Tree(ops.rank, num_ranks, root=0)
         _add_up(ops, tree)
@@ -94,6 +108,8 @@ def all_reduce(num_ranks: int) -> Schedule:
 
 
 def gather(num_ranks: int, *, root: int = 0) -> Schedule:
+    """Up the tree, a whole subtree's blocks as one message. Even blocks only."""
+
     def body(ops: ProgramBuilder) -> None:
         tree = Tree(ops.rank, num_ranks, root)
         kept: dict[int, Ref] = {ops.rank: input_block(0)}
@@ -113,6 +129,8 @@ def gather(num_ranks: int, *, root: int = 0) -> Schedule:
 
 
 def scatter(num_ranks: int, *, root: int = 0) -> Schedule:
+    """Down the tree, a whole subtree's blocks as one message. Even blocks only."""
+
     def body(ops: ProgramBuilder) -> None:
         tree = Tree(ops.rank, num_ranks, root)
         kept: dict[int, Ref] = {}

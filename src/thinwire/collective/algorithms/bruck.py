@@ -26,13 +26,22 @@ from __future__ import annotations
 from fractions import Fraction
 
 from thinwire.collective.algorithms.base import Algorithm, ceil_log2, chained_rounds, gathered
-from thinwire.collective.builder import ProgramBuilder, input_block, output_block, write_schedule
-from thinwire.collective.schedule import Buffer, Collective, CollectiveKind, Schedule
+from thinwire.collective.builder import ProgramBuilder, write_schedule
+from thinwire.collective.schedule import (
+    Buffer,
+    Collective,
+    CollectiveKind,
+    Schedule,
+    input_block,
+    output_block,
+)
 
 NAME = "bruck"
 
 
 def all_gather(num_ranks: int) -> Schedule:
+    """Fetch as many blocks as one has, from the rank that far above."""
+
     def body(ops: ProgramBuilder) -> None:
         ref = gathered(ops.rank)
         ops.copy(input_block(0), output_block(ops.rank))
@@ -46,6 +55,8 @@ def all_gather(num_ranks: int) -> Schedule:
 
 
 def all_to_all(num_ranks: int) -> Schedule:
+    """Hand on, by powers of two, all blocks that must travel that far. Even blocks only."""
+
     def body(ops: ProgramBuilder) -> None:
         kept = [input_block((ops.rank + travel) % num_ranks) for travel in range(num_ranks)]
         ops.copy(kept[0], output_block(ops.rank))

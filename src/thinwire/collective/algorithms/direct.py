@@ -39,12 +39,20 @@ from thinwire.collective.algorithms.base import (
     peers,
     shares,
 )
-from thinwire.collective.builder import ProgramBuilder, data, input_block, output_block, write_schedule
-from thinwire.collective.schedule import Collective, CollectiveKind, Ref, Schedule
+from thinwire.collective.builder import ProgramBuilder, write_schedule
+from thinwire.collective.schedule import (
+    Collective,
+    CollectiveKind,
+    Ref,
+    Schedule,
+    data,
+    input_block,
+    output_block,
+)
 from thinwire.errors import UsageError
 
 NAME = "direct"
-WIDE_OR_NOT = ({}, {"wide": True})
+WIDE_OR_NOT: tuple[dict[str, bool], ...] = ({}, {"wide": True})
 
 
 def all_reduce(num_ranks: int, *, weights: Sequence[int] | None = None, wide: bool = False) -> Schedule:
@@ -66,6 +74,7 @@ def all_reduce(num_ranks: int, *, weights: Sequence[int] | None = None, wide: bo
 
 
 def reduce_scatter(num_ranks: int, *, wide: bool = False) -> Schedule:
+    """Everybody sends block r straight to rank r."""
     ranks = range(num_ranks)
 
     def body(ops: ProgramBuilder) -> None:
@@ -78,6 +87,7 @@ def reduce_scatter(num_ranks: int, *, wide: bool = False) -> Schedule:
 
 
 def all_gather(num_ranks: int) -> Schedule:
+    """Everybody sends its block to everybody."""
     ranks = range(num_ranks)
 
     def body(ops: ProgramBuilder) -> None:
@@ -88,6 +98,8 @@ def all_gather(num_ranks: int) -> Schedule:
 
 
 def all_to_all(num_ranks: int) -> Schedule:
+    """Everybody sends everybody its block."""
+
     def body(ops: ProgramBuilder) -> None:
         ops.copy(input_block(ops.rank), output_block(ops.rank))
         exchange_phase(ops, num_ranks)

@@ -23,6 +23,8 @@ NAME = "dissemination"
 
 
 def barrier(num_ranks: int) -> Schedule:
+    """Empty messages at doubling distances."""
+
     def body(ops: ProgramBuilder) -> None:
         heard: list[int] = []
         for level in range(ceil_log2(num_ranks)):

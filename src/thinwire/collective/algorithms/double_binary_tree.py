@@ -30,8 +30,8 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from thinwire.collective.algorithms.base import Algorithm, floor_log2
-from thinwire.collective.builder import ProgramBuilder, data, write_schedule
-from thinwire.collective.schedule import Collective, CollectiveKind, Schedule
+from thinwire.collective.builder import ProgramBuilder, write_schedule
+from thinwire.collective.schedule import Collective, CollectiveKind, Schedule, data
 
 NAME = "double_binary_tree"
 
@@ -53,6 +53,7 @@ def in_order_parents(size: int) -> list[int | None]:
 
 
 def all_reduce(num_ranks: int) -> Schedule:
+    """Each half up its tree and down again."""
     trees = _two_trees(range(num_ranks))
 
     def body(ops: ProgramBuilder) -> None:
@@ -68,6 +69,7 @@ def all_reduce(num_ranks: int) -> Schedule:
 
 
 def broadcast(num_ranks: int, *, root: int = 0) -> Schedule:
+    """Each half down its tree."""
     trees = _rooted_trees(num_ranks, root)
 
     def body(ops: ProgramBuilder) -> None:
@@ -79,6 +81,7 @@ def broadcast(num_ranks: int, *, root: int = 0) -> Schedule:
 
 
 def reduce(num_ranks: int, *, root: int = 0) -> Schedule:
+    """Each half up its tree."""
     trees = _rooted_trees(num_ranks, root)
 
     def body(ops: ProgramBuilder) -> None:

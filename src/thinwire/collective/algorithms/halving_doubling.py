@@ -38,8 +38,16 @@ from thinwire.collective.algorithms.base import (
     gathered,
     shares,
 )
-from thinwire.collective.builder import ProgramBuilder, data, input_block, output_block, write_schedule
-from thinwire.collective.schedule import Collective, CollectiveKind, Ref, Schedule
+from thinwire.collective.builder import ProgramBuilder, write_schedule
+from thinwire.collective.schedule import (
+    Collective,
+    CollectiveKind,
+    Ref,
+    Schedule,
+    data,
+    input_block,
+    output_block,
+)
 
 NAME = "halving_doubling"
 
@@ -78,6 +86,8 @@ def all_reduce(num_ranks: int, *, weights: Sequence[int] | None = None) -> Sched
 
 
 def reduce_scatter(num_ranks: int) -> Schedule:
+    """Halving only; partial sums are kept in scratch."""
+
     def body(ops: ProgramBuilder) -> None:
         sums = block_sums(ops)
         _halve(ops, num_ranks, sums)
@@ -87,6 +97,8 @@ def reduce_scatter(num_ranks: int) -> Schedule:
 
 
 def all_gather(num_ranks: int) -> Schedule:
+    """Doubling only."""
+
     def body(ops: ProgramBuilder) -> None:
         ops.copy(input_block(0), output_block(ops.rank))
         _double(ops, num_ranks, gathered(ops.rank))

@@ -29,8 +29,8 @@ from fractions import Fraction
 
 from thinwire.collective.algorithms import direct
 from thinwire.collective.algorithms.base import Algorithm, PartialSums, shares
-from thinwire.collective.builder import ProgramBuilder, data, write_schedule
-from thinwire.collective.schedule import Collective, CollectiveKind, Schedule
+from thinwire.collective.builder import ProgramBuilder, write_schedule
+from thinwire.collective.schedule import Collective, CollectiveKind, Schedule, data
 from thinwire.errors import UsageError
 
 NAME = "hierarchical"

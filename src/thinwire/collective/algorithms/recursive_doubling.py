@@ -13,8 +13,8 @@ all_reduce   S (+ 1)  floor(log2 p) (+ 1)   small data: few steps, one message a
 all_gather   S (+ 1)  (p - 1) / p (+ < 2)   small data and a power of two; else see Bruck
 ===========  =======  ====================  ================================================
 
-In brackets: what is added if p is not a power of two. S = ceil(log2 p), but one less if p is no more than 3/4 of the next
-power of two: then no chain of messages leads from one pair through all rounds to another.
+In brackets: what is added if p is not a power of two. S = ceil(log2 p), but one less if p is no more than 3/4 of the
+next power of two: then no chain of messages leads from one pair through all rounds to another.
 
 Source: R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication operations in MPICH",
 International Journal of High Performance Computing Applications 19 (1), 2005.
@@ -26,8 +26,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from thinwire.collective.algorithms.base import Algorithm, chained_rounds, floor_log2, gathered
-from thinwire.collective.builder import ProgramBuilder, data, input_block, output_block, write_schedule
-from thinwire.collective.schedule import Collective, CollectiveKind, Schedule
+from thinwire.collective.builder import ProgramBuilder, write_schedule
+from thinwire.collective.schedule import Collective, CollectiveKind, Schedule, data, input_block, output_block
 
 NAME = "recursive_doubling"
 
@@ -58,6 +58,7 @@ class Core:
 
 
 def all_reduce(num_ranks: int) -> Schedule:
+    """The whole data in every round."""
     core = Core(num_ranks)
 
     def body(ops: ProgramBuilder) -> None:
@@ -81,6 +82,7 @@ def all_reduce(num_ranks: int) -> Schedule:
 
 
 def all_gather(num_ranks: int) -> Schedule:
+    """All blocks known so far in every round."""
     core = Core(num_ranks)
 
     def blocks(first_member: int, count: int) -> list[int]:

@@ -26,8 +26,16 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from thinwire.collective.algorithms.base import Algorithm, PartialSums, block_sums, gathered, shares
-from thinwire.collective.builder import ProgramBuilder, data, input_block, output_block, write_schedule
-from thinwire.collective.schedule import Collective, CollectiveKind, Ref, Schedule
+from thinwire.collective.builder import ProgramBuilder, write_schedule
+from thinwire.collective.schedule import (
+    Collective,
+    CollectiveKind,
+    Ref,
+    Schedule,
+    data,
+    input_block,
+    output_block,
+)
 
 NAME = "ring"
 
@@ -47,6 +55,7 @@ def all_reduce(num_ranks: int, *, weights: Sequence[int] | None = None) -> Sched
 
 
 def reduce_scatter(num_ranks: int) -> Schedule:
+    """Partial sums go round in scratch; block r is complete at rank r."""
     ring = range(num_ranks)
 
     def body(ops: ProgramBuilder) -> None:
@@ -58,6 +67,7 @@ def reduce_scatter(num_ranks: int) -> Schedule:
 
 
 def all_gather(num_ranks: int) -> Schedule:
+    """Every block goes once round the ring."""
     ring = range(num_ranks)
 
     def body(ops: ProgramBuilder) -> None:

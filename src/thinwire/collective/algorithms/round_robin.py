@@ -22,8 +22,8 @@ from fractions import Fraction
 
 from thinwire.collective.algorithms import direct
 from thinwire.collective.algorithms.base import Algorithm, PartialSums, block_sums, gathered, shares
-from thinwire.collective.builder import ProgramBuilder, data, input_block, output_block, write_schedule
-from thinwire.collective.schedule import Collective, CollectiveKind, Schedule
+from thinwire.collective.builder import ProgramBuilder, write_schedule
+from thinwire.collective.schedule import Collective, CollectiveKind, Schedule, data, input_block, output_block
 
 NAME = "round_robin"
 
@@ -47,6 +47,7 @@ def all_reduce(num_ranks: int, *, weights: Sequence[int] | None = None, wide: bo
 
 
 def reduce_scatter(num_ranks: int, *, wide: bool = False) -> Schedule:
+    """In round i everybody sends the block of the rank i above."""
     ranks = range(num_ranks)
 
     def body(ops: ProgramBuilder) -> None:
@@ -59,6 +60,7 @@ def reduce_scatter(num_ranks: int, *, wide: bool = False) -> Schedule:
 
 
 def all_gather(num_ranks: int) -> Schedule:
+    """In round i everybody sends its block to the rank i above."""
     ranks = range(num_ranks)
     parts = [(block,) for block in ranks]
 
@@ -70,6 +72,8 @@ def all_gather(num_ranks: int) -> Schedule:
 
 
 def all_to_all(num_ranks: int) -> Schedule:
+    """In round i everybody sends the block of the rank i above."""
+
     def body(ops: ProgramBuilder) -> None:
         ops.copy(input_block(ops.rank), output_block(ops.rank))
         direct.exchange_phase(ops, num_ranks, paced=True)

@@ -22,14 +22,15 @@ from __future__ import annotations
 from fractions import Fraction
 
 from thinwire.collective.algorithms.base import Algorithm, PartialSums, peers
-from thinwire.collective.builder import ProgramBuilder, data, input_block, output_block, write_schedule
-from thinwire.collective.schedule import Collective, CollectiveKind, Schedule
+from thinwire.collective.builder import ProgramBuilder, write_schedule
+from thinwire.collective.schedule import Collective, CollectiveKind, Schedule, data, input_block, output_block
 from thinwire.errors import UsageError
 
 NAME = "star"
 
 
 def all_reduce(num_ranks: int, *, hub: int = 0, wide: bool = False) -> Schedule:
+    """``hub`` adds everybody's data, in accumulation dtype if ``wide``, and sends the sum to all."""
     _check_hub(hub, num_ranks)
 
     def body(ops: ProgramBuilder) -> None:
@@ -42,6 +43,8 @@ def all_reduce(num_ranks: int, *, hub: int = 0, wide: bool = False) -> Schedule:
 
 
 def broadcast(num_ranks: int, *, root: int = 0) -> Schedule:
+    """The root sends to everybody."""
+
     def body(ops: ProgramBuilder) -> None:
         _broadcast_from(ops, root, num_ranks)
 
@@ -50,6 +53,8 @@ def broadcast(num_ranks: int, *, root: int = 0) -> Schedule:
 
 
 def reduce(num_ranks: int, *, root: int = 0, wide: bool = False) -> Schedule:
+    """The root adds everybody's data, in accumulation dtype if ``wide``."""
+
     def body(ops: ProgramBuilder) -> None:
         _reduce_to(ops, root, num_ranks, wide)
 
@@ -58,6 +63,8 @@ def reduce(num_ranks: int, *, root: int = 0, wide: bool = False) -> Schedule:
 
 
 def gather(num_ranks: int, *, root: int = 0) -> Schedule:
+    """Everybody sends to the root."""
+
     def body(ops: ProgramBuilder) -> None:
         if ops.rank != root:
             ops.send(root, input_block(0))
@@ -70,6 +77,8 @@ def gather(num_ranks: int, *, root: int = 0) -> Schedule:
 
 
 def scatter(num_ranks: int, *, root: int = 0) -> Schedule:
+    """The root sends everybody its block."""
+
     def body(ops: ProgramBuilder) -> None:
         if ops.rank != root:
             ops.recv(root, output_block(0))
