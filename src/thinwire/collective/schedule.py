@@ -8,8 +8,12 @@ so a schedule for 4096 ranks costs nothing to hold.
 The meaning of an op list (what the checker proves and the executor runs):
 
 * an op may start when all its ``deps`` have completed; ops not ordered by deps may run in any order, or at once;
-* the k-th SEND of rank a to rank b is received by the k-th RECV of rank b from rank a (both in list order), and
-  carries the same number of elements;
+* an op moves its chunks side by side: piece i is its i-th source with its i-th target. Of two ops of a rank that
+  deps order, directly or through others, a piece of the later waits for the pieces of the earlier that it conflicts
+  with (both touch one chunk, one writes it), and within them segment by segment. Only where an op and one of its
+  deps have no chunk in common does the dep hold for the whole op;
+* the k-th SEND of rank a to rank b is received by the k-th RECV of rank b from rank a (both in list order). They name
+  one channel, and their chunks have the same sizes, one by one;
 * a SEND completes when its bytes have left; a RECV when they have been stored, or reduced into the target;
 * ``RECV reduce``: target = target + incoming. REDUCE: target = target + source. COPY: target = source.
   "+" stands for the collective's reduce op, always with the accumulated value on the left.
@@ -68,6 +72,21 @@ class Ref(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.buffer}[{self.chunk}]"
+
+
+def data(chunk: int) -> Ref:
+    """Chunk of the in-place buffer."""
+    return Ref(Buffer.DATA, chunk)
+
+
+def input_block(block: int) -> Ref:
+    """Block of the buffer that is only read."""
+    return Ref(Buffer.INPUT, block)
+
+
+def output_block(block: int) -> Ref:
+    """Block of the result."""
+    return Ref(Buffer.OUTPUT, block)
 
 
 class OpKind(enum.StrEnum):
@@ -131,6 +150,7 @@ class Schedule:
             elements is ``[n * sum(w[:c]) // W, n * sum(w[:c+1]) // W)`` with ``W = sum(w)``.
         scratch: rank -> for each SCRATCH chunk of that rank, the ref whose size it has.
         accumulators: the same for ACCUMULATOR chunks.
+        even_blocks: True if the schedule is right only where all blocks of the collective have one size.
         params: what the generator was called with, for printing and for the fingerprint.
     """
 
@@ -143,11 +163,13 @@ class Schedule:
         weights: tuple[int, ...] | None = None,
         scratch: Callable[[int], tuple[Ref, ...]] = lambda rank: (),
         accumulators: Callable[[int], tuple[Ref, ...]] = lambda rank: (),
+        even_blocks: bool = False,
         params: Mapping[str, int | str | tuple[int, ...]] | None = None,
     ) -> None:
         self.collective = collective
         self.algorithm = algorithm
         self.weights = weights if weights is not None else (1,) * collective.num_chunks
+        self.even_blocks = even_blocks
         self.params = dict(params or {})
         self._program = program
         self._scratch = scratch

@@ -1,0 +1,167 @@
+"""The first choice of an algorithm: an explicit table, read from the top; the first rule that fits is taken.
+
+Half types are added up wide, in float32, by one rank for each chunk, so that they round once: only algorithms that
+are ``wide`` can, and where one can, it does. Small data goes where the steps are few, large data where the bytes are
+few. A planner that knows the links chooses better.
+
+Not here: measuring, and making the schedule (``algorithms.generate``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from thinwire.collective.algorithms import algorithms_for, collective_kind, find_algorithm
+from thinwire.collective.schedule import CollectiveKind
+from thinwire.errors import UsageError
+
+KiB = 1 << 10
+
+ALL_REDUCE, REDUCE, BROADCAST = CollectiveKind.ALL_REDUCE, CollectiveKind.REDUCE, CollectiveKind.BROADCAST
+ALL_GATHER, REDUCE_SCATTER = CollectiveKind.ALL_GATHER, CollectiveKind.REDUCE_SCATTER
+ALL_TO_ALL, BARRIER = CollectiveKind.ALL_TO_ALL, CollectiveKind.BARRIER
+GATHER, SCATTER, SEND_RECV = CollectiveKind.GATHER, CollectiveKind.SCATTER, CollectiveKind.SEND_RECV
+
+
+class Rule(NamedTuple):
+    """One line of the table. A limit that is None does not limit.
+
+    Attributes:
+        kinds: the collectives it is for.
+        algorithm: what to take.
+        max_bytes: largest size of the data (of the larger buffer, for block collectives).
+        min_ranks, max_ranks: fewest and most ranks.
+        is_half: only for half types (True).
+    """
+
+    kinds: tuple[CollectiveKind, ...]
+    algorithm: str
+    max_bytes: int | None = None
+    min_ranks: int = 1
+    max_ranks: int | None = None
+    is_half: bool = False
+
+
+RULES = (
+    Rule((ALL_REDUCE, REDUCE, REDUCE_SCATTER), "direct", is_half=True),
+    Rule((ALL_REDUCE,), "recursive_doubling", max_bytes=32 * KiB),
+    Rule((BROADCAST, REDUCE), "binomial_tree", max_bytes=32 * KiB),
+    Rule((ALL_GATHER,), "bruck", max_bytes=32 * KiB, min_ranks=9),
+    Rule((REDUCE_SCATTER,), "halving_doubling", max_bytes=32 * KiB, min_ranks=9),
+    Rule((ALL_TO_ALL,), "bruck", max_bytes=32 * KiB, min_ranks=9),
+    Rule((ALL_REDUCE, REDUCE_SCATTER, ALL_GATHER, ALL_TO_ALL, BROADCAST, REDUCE), "direct", max_ranks=16),
+    Rule((ALL_REDUCE, REDUCE_SCATTER, ALL_GATHER), "ring"),
+    Rule((BROADCAST, REDUCE), "double_binary_tree"),
+    Rule((ALL_TO_ALL,), "round_robin"),
+    Rule((GATHER, SCATTER), "star"),
+    Rule((BARRIER,), "dissemination"),
+    Rule((SEND_RECV,), "direct"),
+)
+
+
+class Choice(NamedTuple):
+    """An algorithm's name and its parameters."""
+
+    algorithm: str
+    params: dict[str, int]
+
+
+def choose(
+    kind: CollectiveKind,
+    num_ranks: int,
+    num_bytes: int,
+    *,
+    is_half: bool = False,
+    is_even: bool = True,
+    override: str | None = None,
+) -> Choice:
+    """What to use for one call.
+
+    Args:
+        num_bytes: size of the data (of the larger buffer, for block collectives).
+        is_half: float16 or bfloat16 to be reduced.
+        is_even: all blocks have one size; if not, algorithms that need it are passed over.
+        override: see ``parse_override``; collectives that it does not name are chosen by the table.
+
+    Raises:
+        UsageError: the override makes no sense, or names an algorithm that needs even blocks where they are not.
+
+    >>> choose(CollectiveKind.ALL_REDUCE, 4, 1 << 20, is_half=True)
+    Choice(algorithm='direct', params={'wide': True})
+    >>> choose(CollectiveKind.ALL_REDUCE, 4, 1 << 20, override="all_reduce=hierarchical:group_size=2").params
+    {'group_size': 2}
+    """
+    name, params = (parse_override(override) if override else {}).get(kind) or Choice(
+        _first_fitting(kind, num_ranks, num_bytes, is_half=is_half, is_even=is_even), {}
+    )
+    algorithm = find_algorithm(kind, name)
+    if algorithm.even_blocks and not is_even:
+        raise UsageError(
+            f"{name} for {kind} needs blocks of one size, and these are not: override it with another"
+        )
+    if is_half and "wide" in algorithm.parameters:
+        params = {"wide": True, **params}
+    return Choice(name, params)
+
+
+def parse_override(text: str) -> Mapping[CollectiveKind, Choice]:
+    """What a user asks for instead of the table: ``[collective=]algorithm[:parameter=integer]...``, comma-separated.
+
+    An algorithm without a collective is meant for all collectives that have it.
+
+    Raises:
+        UsageError: an unknown name, or something that cannot be read; the message lists the valid names.
+
+    >>> choices = parse_override("ring,all_to_all=bruck,reduce=direct:wide=1")
+    >>> choices[CollectiveKind.ALL_TO_ALL].algorithm, choices[CollectiveKind.REDUCE].params
+    ('bruck', {'wide': 1})
+    """
+    general: dict[CollectiveKind, Choice] = {}
+    particular: dict[CollectiveKind, Choice] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        head, *settings = item.split(":")
+        name, _, algorithm = head.rpartition("=")
+        choice = Choice(algorithm, dict(map(_parse_setting, settings)))
+        if name:
+            kind = collective_kind(name)
+            find_algorithm(kind, algorithm)
+            particular[kind] = choice
+        else:
+            general |= dict.fromkeys(_kinds_with(algorithm), choice)
+    return general | particular
+
+
+def _first_fitting(
+    kind: CollectiveKind, num_ranks: int, num_bytes: int, *, is_half: bool, is_even: bool
+) -> str:
+    return next(
+        rule.algorithm
+        for rule in RULES
+        if kind in rule.kinds
+        and (rule.max_bytes is None or num_bytes <= rule.max_bytes)
+        and rule.min_ranks <= num_ranks
+        and (rule.max_ranks is None or num_ranks <= rule.max_ranks)
+        and (is_half or not rule.is_half)
+        and (is_even or not find_algorithm(kind, rule.algorithm).even_blocks)
+    )
+
+
+def _parse_setting(text: str) -> tuple[str, int]:
+    key, _, value = text.partition("=")
+    try:
+        return key.strip(), int(value)
+    except ValueError:
+        raise UsageError(
+            f"cannot read {text!r}: an algorithm's parameters are written :name=integer"
+        ) from None
+
+
+def _kinds_with(algorithm: str) -> list[CollectiveKind]:
+    names = {kind: {known.name for known in algorithms_for(kind)} for kind in CollectiveKind}
+    kinds = [kind for kind in CollectiveKind if algorithm in names[kind]]
+    if not kinds:
+        raise UsageError(
+            f"no algorithm {algorithm!r}; choose one of: {', '.join(sorted(set().union(*names.values())))}"
+        )
+    return kinds
