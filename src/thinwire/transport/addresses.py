@@ -78,6 +78,7 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def family_of(ip: str) -> socket.AddressFamily:
+    """Which of the two IP families an address is of."""
     return socket.AF_INET6 if ":" in ip else socket.AF_INET
 
 

@@ -190,6 +190,8 @@ class Lane:
                 self.bytes_received += count
                 self.last_received_s = link.clock.now_s()
                 self._reader.advance(count)
+                if self._untold_frames:
+                    self._tell_pulled()
             if self._reader.between_frames:
                 link.end("it closed the connection without a goodbye")
             else:
@@ -250,8 +252,11 @@ class Lane:
         self._untold_frames += 1
         self._untold_bytes += length
         if self._untold_bytes >= _UNTOLD_BYTES_MAX or not self._reader.buffered_frame:
-            self._link.tell_pulled(self.index, self._untold_frames)
-            self._untold_frames = self._untold_bytes = 0
+            self._tell_pulled()
+
+    def _tell_pulled(self) -> None:
+        self._link.tell_pulled(self.index, self._untold_frames)
+        self._untold_frames = self._untold_bytes = 0
 
     def _surface(self, error: Exception) -> None:
         """An exception that is no fault of the peer: a bug, in a callback or here."""
