@@ -91,6 +91,7 @@ class Endpoint:
         self._links: dict[str, Link] = {}
         self._contacts: dict[str, Contact] = {}
         self._lost: dict[str, str] = {}
+        self._lost_reports: dict[tuple[str, str], str] = {}  # (who says so, who is lost) -> why
         self._left: set[str] = set()
         self._closing = False
         self._monitor: _Monitor | None = None
@@ -110,11 +111,15 @@ class Endpoint:
             self._groups[group] = made
             self._contacts.update((contact.endpoint, contact) for contact in contacts)
             failure = self._early_failures.pop(group, None)
+            reports = list(self._lost_reports.items())
         for contact in contacts:
             if contact.endpoint in self._lost:
                 made.on_peer_lost(contact.endpoint, self._lost[contact.endpoint])
             elif contact.endpoint in self._left:
                 made.on_peer_left(contact.endpoint, LEFT)
+        for (reporter, lost), reason in reports:
+            if reporter in made.peers() and lost in made.peers():
+                made.on_peer_lost(lost, reason)
         if failure is not None:
             made.on_fail_report(failure)
         return Communicator(made, self.config.algorithm)
@@ -122,7 +127,7 @@ class Endpoint:
     def close(self, linger_s: float = 5.0) -> None:
         """Say goodbye to every peer and stop. Groups that are still open fail."""
         self._closing = True
-        for group in {*self._groups.values()}:
+        for group in dict.fromkeys(self._groups.values()):
             group.close()
         if self._monitor is not None:
             self._monitor.stop()
@@ -178,6 +183,13 @@ class Endpoint:
     def send_fail_report(self, link: Link, group: int, report: FailReport) -> None:
         self._send_message(link, Header(Kind.FAIL, group), report)
 
+    def tell_lost(self, peer: str, reason: str, groups: Sequence[Group]) -> None:
+        """Tell the other members of ``groups``, which have failed here, that ``peer`` is gone."""
+        report = LostReport(endpoint=peer, reason=reason)
+        for member in dict.fromkeys(member for group in groups for member in group.peers()):
+            if member not in (peer, self.contact.endpoint):
+                self._send_message(self.link(self._contacts[member]), Header(Kind.LOST), report)
+
     def record(self, operation: Operation, group: Group, error: ThinwireError | None) -> None:
         """Put an ended operation into the trace."""
         if self.recorder is not None:
@@ -211,7 +223,7 @@ class Endpoint:
             self._links[peer].send(Header(Kind.HEARTBEAT), priority=CONTROL_PRIORITY)
         for peer, silence_s in silent:
             self._lose(peer, f"no word from it for {silence_s:.1f} s: stopped, or cut off from the network")
-        for group in {*self._groups.values()}:
+        for group in dict.fromkeys(self._groups.values()):
             wake_s = min(wake_s, group.poll(now_s))
         return wake_s
 
@@ -257,9 +269,7 @@ class Endpoint:
         elif kind is Kind.FAIL:
             self._on_fail(header.group, _decode(payload, FailReport))
         elif kind is Kind.LOST:
-            report = _decode(payload, LostReport)
-            if report.endpoint != self.contact.endpoint:
-                self._lose(report.endpoint, report.reason)
+            self._on_lost_report(peer, _decode(payload, LostReport))
         elif kind is Kind.GOODBYE:
             self._left.add(peer)
             self._drop_link(peer)
@@ -320,21 +330,34 @@ class Endpoint:
         if found is not None:
             found.on_fail_report(report)
 
+    def _on_lost_report(self, reporter: str, report: LostReport) -> None:
+        """A peer has lost another one: that breaks the groups that hold both, and makes us look for ourselves."""
+        with self._lock:
+            self._lost_reports[reporter, report.endpoint] = report.reason
+            contact = self._contacts.get(report.endpoint)
+        if report.endpoint == self.contact.endpoint or contact is None:
+            return
+        for group in self._groups_of(report.endpoint):
+            if reporter in group.peers():
+                group.on_peer_lost(report.endpoint, report.reason)
+        if report.reason != LEFT:
+            self.link(contact)
+
     def _lose(self, peer: str, reason: str) -> None:
-        """A peer is gone: fail every group that holds it, and tell everybody we are connected to, once."""
+        """A peer is gone: fail every group that holds it, and tell everybody who shares one of them."""
         with self._lock:
             if peer in self._lost:
                 return
             self._lost[peer] = reason
         log.warning("lost endpoint %s: %s", peer, reason)
         self._drop_link(peer)
-        for group in self._groups_of(peer):
+        groups = self._groups_of(peer)
+        for group in groups:
             group.on_peer_lost(peer, reason)
-        for link in list(self._links.values()):
-            self._send_message(link, Header(Kind.LOST), LostReport(endpoint=peer, reason=reason))
+        self.tell_lost(peer, reason, groups)
 
     def _groups_of(self, peer: str) -> list[Group]:
-        return [found for found in {*self._groups.values()} if peer in found.peers()]
+        return [found for found in dict.fromkeys(self._groups.values()) if peer in found.peers()]
 
     def _adopt(self, peer: str, link: Link) -> None:
         if self._links.setdefault(peer, link) is link:

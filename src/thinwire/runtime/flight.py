@@ -91,6 +91,8 @@ class Flight:
 
     def start(self) -> None:
         """Grant, ask or announce, and run what needs nothing else."""
+        for rank in {**self.lowered.bytes_from, **self.lowered.bytes_to}:
+            self.wires.link(rank)  # even if there is nothing to say yet: only over a link is its end noticed
         for rank, num_bytes in self.lowered.bytes_from.items():
             if num_bytes > EAGER_BYTES:
                 self._send_control(Kind.GRANT, rank)

@@ -197,7 +197,7 @@ class Group:
                 self._endpoint.retire(flight.key, 0)
                 return
             for rank in self._ranks_that_left(operation):
-                self.fail(PeerError(rank, self._host(rank), self._left[rank]))
+                self._fail_without(rank)
 
     def _choose_tile(self) -> tuple[Operation, Flight] | None:
         oldest: Operation | None = None
@@ -297,7 +297,13 @@ class Group:
             self._left[rank] = reason
             stuck = any(rank in self._ranks_that_left(operation) for operation in self._operations.values())
         if stuck:
-            self.fail(PeerError(rank, self._host(rank), reason))
+            self._fail_without(rank)
+
+    def _fail_without(self, rank: int) -> None:
+        """A rank that has left is still needed: nobody can go on, and those who had no link to it must be told."""
+        reason = self._left[rank]
+        self.fail(PeerError(rank, self._host(rank), reason))
+        self._endpoint.tell_lost(self._contacts[rank].endpoint, reason, [self])
 
     def on_mismatch(self, group: int, number: int) -> None:
         """An operation of the group, or of one of its streams, does not fit what another rank called.

@@ -1,6 +1,7 @@
 """Virtual time, simulated links and faults: a clock and a transport that never wait.
 
-Start at ``SimulatedNetwork``; faults are values in ``faults``.
+Start at ``SimulatedNetwork`` for endpoints, at ``cluster.SimulatedCluster`` for ranks that run collectives; faults are
+values in ``faults``.
 """
 
 from thinwire.sim.clock import Timer, VirtualClock

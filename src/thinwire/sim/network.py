@@ -81,6 +81,9 @@ class SimulatedNetwork(MemoryNetwork):
         """Stop an endpoint's process: it sends nothing, and what arrives waits."""
         self.carrier.stopped.setdefault(endpoint, [])
 
+    def is_stopped(self, endpoint: int) -> bool:
+        return endpoint in self.carrier.stopped
+
     def resume(self, endpoint: int) -> None:
         """Let a stopped endpoint go on, with what has arrived meanwhile."""
         self.carrier.resume(endpoint)

@@ -1,0 +1,60 @@
+"""64 ranks as threads of one process, over the memory transport: every collective, by every algorithm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from tests.sim.calls import KINDS, CollectiveCall
+from thinwire.collective.algorithms import algorithms_for
+from thinwire.collective.schedule import CollectiveKind
+from thinwire.runtime.communicator import Communicator
+from thinwire.runtime.config import RuntimeConfig
+from thinwire.runtime.endpoint import Endpoint
+from thinwire.transport.memory import MemoryNetwork
+
+NUM_RANKS = 64
+TIMEOUT_S = 60.0
+
+Everywhere = Callable[[Callable[[Communicator], None]], None]
+
+
+@pytest.fixture(scope="module")
+def everywhere() -> Iterator[Everywhere]:
+    """Runs a function on all ranks at once, each on its own thread, and raises what any of them raised."""
+    network = MemoryNetwork()
+    endpoints = [
+        Endpoint(network.transport(f"host{rank}"), RuntimeConfig(heartbeat_s=TIMEOUT_S))
+        for rank in range(NUM_RANKS)
+    ]
+    contacts = [endpoint.contact for endpoint in endpoints]
+    members = [
+        endpoint.communicator(rank, contacts, group=1, timeout_s=TIMEOUT_S)
+        for rank, endpoint in enumerate(endpoints)
+    ]
+    for endpoint in endpoints:
+        endpoint.start_monitor()
+    with ThreadPoolExecutor(NUM_RANKS) as pool:
+        yield lambda function: [None for _ in pool.map(function, members)] and None
+    for endpoint in endpoints:
+        endpoint.close()
+    network.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_collective(kind: CollectiveKind, everywhere: Everywhere) -> None:
+    """By every algorithm with little data, by the table's choice with more than is sent without a grant."""
+    rng = np.random.default_rng(64)
+    names = [found.name for found in algorithms_for(kind)]
+    for num_elements, algorithm in [(200_000, None), *((640, name) for name in names)]:
+        call = CollectiveCall(kind, NUM_RANKS, num_elements, rng, root=17, algorithm=algorithm)
+
+        def run(member: Communicator, call: CollectiveCall = call) -> None:
+            call.submit(member).wait(TIMEOUT_S)
+
+        everywhere(run)
+        for rank in range(NUM_RANKS):
+            call.check(rank)
