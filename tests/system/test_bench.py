@@ -1,4 +1,4 @@
-"""``thinwire bench`` with real ranks: every collective is right, and what it prints can be read by people and programs."""
+"""``thinwire bench`` with real ranks: every collective is right, and people and programs can read what it prints."""
 
 from __future__ import annotations
 
