@@ -16,6 +16,7 @@ COLOURS = ("#3b6fb6", "#d9772b", "#4d9a57", "#9a4f96")
 INK, FAINT, PAPER = "#22303c", "#c9d2da", "#ffffff"
 CELL_WIDTH, CELL_HEIGHT = 44, 36
 RANK_GAP, ROW_GAP = 44, 118
+FONT = 'font-family="Helvetica, Arial, sans-serif"'
 LEFT, TOP, RIGHT = 196, 60, 28
 CAPTIONS = (
     ("loss.backward()", "each rank has", "its own gradients"),
@@ -47,8 +48,7 @@ def all_reduce_picture(num_ranks: int = 4) -> str:
     ]
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
-            'font-family="Helvetica, Arial, sans-serif">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" {FONT}>',
             "<title>What an all_reduce of four ranks does, drawn from its schedule</title>",
             f'<rect width="{width}" height="{height}" rx="10" fill="{PAPER}"/>',
             *titles,
