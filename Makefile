@@ -30,7 +30,7 @@ bench: $(READY) ## Measure all-reduce against Gloo, 1 KiB to 256 MiB
 	@$(BIN)/thinwire bench all-reduce --against gloo
 
 docs: $(READY) ## Rewrite the pages and pictures that are generated from the code
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
 
 clean: ## Remove the virtual environment and everything built
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""Write the pages of ``docs/reference`` from the code they describe.
+"""Write the pages of ``docs/reference`` and the README's picture from the code they describe.
 
     make docs
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from docs.picture import all_reduce_picture
 from thinwire import errors
 from thinwire.runtime.config import RuntimeConfig, variable_of
 
@@ -27,6 +28,7 @@ def pages() -> dict[Path, str]:
     return {
         reference / "errors.md": _page("src/thinwire/errors.py", _errors()),
         reference / "environment.md": _page("src/thinwire/runtime/config.py", _environment()),
+        DOCS / "all_reduce.svg": all_reduce_picture(),
     }
 
 

@@ -18,7 +18,12 @@ def thinwire(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["run", "--help"], ["bench", "--help"], ["compare", "--help"], ["--version"], []]
+    "words",
+    [
+        *([], ["--help"], ["--version"], ["run", "--help"], ["bench", "--help"], ["compare", "--help"]),
+        *(["schedule", "--help"], ["schedule", "all-reduce", "--ranks", "3"]),
+    ],
+    ids=" ".join,
 )
 def test_answers_at_once(words: list[str]) -> None:
     def once() -> float:
@@ -50,6 +55,8 @@ def test_answers_at_once(words: list[str]) -> None:
         (["bench", "all-reduce", "--ranks", "1,2"], "--ranks 1,2"),
         (["bench", "all-reduce", "--against", "carrier-pigeon"], "carrier-pigeon"),
         (["bench", "all-reduce", "--pairs", "0"], "--pairs"),
+        (["schedule", "all-deduce"], "all_deduce"),
+        (["schedule", "all-reduce", "--algorithm", "carrier-pigeon"], "carrier-pigeon"),
         (["compare"], "no script to train"),
         (["compare", "missing.py"], "no script at missing.py"),
     ],

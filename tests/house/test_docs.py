@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import typer.main
 from torch.distributed.run import get_args_parser
 
+from docs.generate import pages
 from tests.house.tree import ROOT, modules
 from thinwire.cli.app import app
 
@@ -20,17 +19,8 @@ TORCHRUN_OPTIONS = (
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
-def _generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_generated_pages_are_up_to_date() -> None:
-    stale = [path for path, text in _generator().pages().items() if path.read_text(encoding="utf-8") != text]
+    stale = [path for path, text in pages().items() if path.read_text(encoding="utf-8") != text]
     assert not stale, "run `make docs`"
 
 

@@ -13,6 +13,7 @@ FROZEN = {
         *("--help", "-h", "--ranks", "--min-bytes", "--max-bytes", "--factor", "--against", "--pairs"),
         *("--algorithm", "--transport", "--json"),
     },
+    "thinwire schedule": {"--help", "-h", "--ranks", "--algorithm", "--bytes", "--view"},
     "thinwire compare": {"--help", "-h", "--ranks"},
 }
 

@@ -14,6 +14,7 @@ import typer
 from thinwire.cli.bench import bench
 from thinwire.cli.compare import compare
 from thinwire.cli.run import run
+from thinwire.cli.schedule import schedule
 from thinwire.errors import LinkError, ThinwireError, UsageError
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ app.command(
     options_metavar="[OPTIONS] [TORCHRUN OPTIONS] SCRIPT [ARGUMENTS]...",
 )(run)
 app.command()(bench)
+app.command()(schedule)
 app.command(
     context_settings=_PASS_THROUGH,
     options_metavar="[OPTIONS] SCRIPT [ARGUMENTS]...",

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import enum
 import os
-import platform
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from thinwire.cli.measurement import (
     BenchKind,
     BenchRequest,
     Measurement,
-    as_json,
+    Report,
+    Surroundings,
     sizes_between,
     speedup,
 )
@@ -72,12 +72,13 @@ def bench(
         if value:
             os.environ[name] = value
     backends = ("thinwire", against.value) if against else ("thinwire",)
-    printer = _Printer(backends, json)
+    choices = f"algorithm {algorithm or 'by size'}; transport {transport or 'by host'}"
+    printer = _Printer(backends, choices, json)
     for num_ranks in _ranks(ranks):
         request = BenchRequest(
             kind=kind, num_ranks=num_ranks, sizes_bytes=sizes, backends=backends, pairs=pairs
         )
-        printer.begin(request, f"algorithm {algorithm or 'by size'}; transport {transport or 'by host'}")
+        printer.begin(request)
         _measure(request, printer.hear)
     printer.end()
 
@@ -117,20 +118,21 @@ def _be_a_rank(say: Callable[[Measurement | str], None], request: BenchRequest, 
 class _Printer:
     """Prints what is measured, as it comes: progress on stderr; on stdout the table, or JSON at the end."""
 
-    def __init__(self, backends: tuple[str, ...], json: bool) -> None:
+    def __init__(self, backends: tuple[str, ...], choices: str, json: bool) -> None:
         self.backends = backends
+        self.choices = choices
+        self.surroundings = Surroundings.of_this_machine()
         self.json = json
         self.is_speaker = os.environ.get("RANK", "0") == "0"
         self.rows: list[Measurement] = []
         self.status = talk().status("")
 
-    def begin(self, request: BenchRequest, choices: str) -> None:
+    def begin(self, request: BenchRequest) -> None:
         if not self.is_speaker:
             return
         if not self.json:
             print(
-                f"# {request.kind} of float32, {request.num_ranks} ranks on {platform.node()} with {os.cpu_count()} "
-                f"cores; {choices}; TCP congestion control {_congestion_control()}"
+                f"# {request.kind} of float32, {request.num_ranks} ranks; {self.choices}; {self.surroundings}"
             )
             print(self._heading(), flush=True)
         self.status.update(f"starting {request.num_ranks} ranks")
@@ -147,7 +149,8 @@ class _Printer:
     def end(self) -> None:
         self.status.stop()
         if self.json and self.is_speaker:
-            print(as_json(self.rows).decode())
+            report = Report(surroundings=self.surroundings, choices=self.choices, rows=tuple(self.rows))
+            print(msgspec.json.format(msgspec.json.encode(report)).decode())
 
     def _heading(self) -> str:
         columns = "".join(
@@ -163,9 +166,3 @@ class _Printer:
         )
         ratio = f" | {speedup(*rows):.2f}x" if len(rows) == 2 else ""
         return f"{format_bytes(rows[0].size_bytes):>10}{columns}{ratio}"
-
-
-def _congestion_control() -> str:
-    """What the kernel gives to a TCP socket that asks for nothing."""
-    setting = Path("/proc/sys/net/ipv4/tcp_congestion_control")
-    return setting.read_text().strip() if setting.exists() else "unknown"

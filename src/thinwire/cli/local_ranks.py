@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,21 +28,28 @@ def words_of_rank_0(work: Work, request: Any, num_ranks: int) -> Iterator[Any]:
     RANK, WORLD_SIZE and the like are set in its environment as torchrun sets them.
 
     Raises:
-        ThinwireError: a rank failed. What it said is on stderr.
+        ThinwireError: what a rank raised; or that it failed otherwise, and then what it said is on stderr.
     """
-    with _started(work, request, num_ranks) as (ranks, ear):
-        by_sentinel = {process.sentinel: process for process in ranks}
-        sources: list[Any] = [ear, *by_sentinel]
+    with _started(work, request, num_ranks) as (processes, ears):
+        by_sentinel = {process.sentinel: process for process in processes}
+        sources: list[Any] = [*ears, *by_sentinel]
         while sources:
-            for ready in wait(sources):
+            # What a rank said before it ended comes first.
+            for source in sorted(wait(sources), key=lambda ready: isinstance(ready, int)):
                 try:
-                    if ready is ear:
-                        yield ear.recv()
+                    if isinstance(source, Connection):
+                        yield _checked(source.recv())
                     else:
-                        sources.remove(ready)
-                        _check_end(by_sentinel[ready])  # type: ignore[index]
+                        _check_end(by_sentinel[source])  # type: ignore[index]
+                        sources.remove(source)
                 except EOFError:
-                    sources.remove(ear)
+                    sources.remove(source)
+
+
+def _checked(word: Any) -> Any:
+    if isinstance(word, ThinwireError):
+        raise word
+    return word
 
 
 def _check_end(process: SpawnProcess) -> None:
@@ -51,31 +59,30 @@ def _check_end(process: SpawnProcess) -> None:
 
 
 @contextmanager
-def _started(work: Work, request: Any, num_ranks: int) -> Iterator[tuple[list[SpawnProcess], Connection]]:
+def _started(
+    work: Work, request: Any, num_ranks: int
+) -> Iterator[tuple[list[SpawnProcess], list[Connection]]]:
     context = multiprocessing.get_context("spawn")
-    ear, mouth = context.Pipe(duplex=False)
+    processes, ears = [], []
     with tempfile.TemporaryDirectory() as folder:
-        ranks = [
-            context.Process(
-                name=f"rank {rank}",
-                target=_be_a_rank,
-                args=(rank, num_ranks, mouth if rank == 0 else None, work, request, f"file://{folder}/store"),
-            )
-            for rank in range(num_ranks)
-        ]
         try:
-            for process in ranks:
+            for rank in range(num_ranks):
+                ear, mouth = context.Pipe(duplex=False)
+                arguments = (rank, num_ranks, mouth, work, request, f"file://{folder}/store")
+                process = context.Process(name=f"rank {rank}", target=_be_a_rank, args=arguments)
                 process.start()
-            mouth.close()
-            yield ranks, ear
+                mouth.close()
+                processes.append(process)
+                ears.append(ear)
+            yield processes, ears
         finally:
-            for process in ranks:
+            for process in processes:
                 process.kill()
                 process.join()
 
 
 def _be_a_rank(
-    rank: int, num_ranks: int, mouth: Connection | None, work: Work, request: Any, init_method: str
+    rank: int, num_ranks: int, mouth: Connection, work: Work, request: Any, init_method: str
 ) -> None:
     os.environ.update(
         RANK=str(rank),
@@ -84,4 +91,8 @@ def _be_a_rank(
         LOCAL_WORLD_SIZE=str(num_ranks),
         OMP_NUM_THREADS="1",  # as torchrun sets it: the ranks of one host share its cores
     )
-    work(mouth.send if mouth else lambda words: None, request, init_method)
+    try:
+        work(mouth.send if rank == 0 else lambda word: None, request, init_method)
+    except ThinwireError as error:
+        mouth.send(error)
+        sys.exit(1)

@@ -10,10 +10,16 @@ Not here: running anything, and printing.
 from __future__ import annotations
 
 import enum
+import os
+import platform
 import statistics
-from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
 
 import msgspec
+
+from thinwire import __version__
+from thinwire.clock import wall_time_s
 
 
 class BenchKind(enum.StrEnum):
@@ -111,14 +117,40 @@ def speedup(ours: Measurement, theirs: Measurement) -> float:
     )
 
 
-def as_json(rows: Sequence[Measurement]) -> bytes:
-    """The measurements as a JSON list, each with its turns and the numbers of the table."""
-    return msgspec.json.format(
-        msgspec.json.encode(
-            [
-                msgspec.structs.asdict(row)
-                | {"time_s": row.time_s, "spread": row.spread, "algbw": row.algbw, "busbw": row.busbw}
-                for row in rows
-            ]
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a measurement depends on besides the code.
+
+    Attributes:
+        congestion_control: what the kernel gives to a TCP socket that asks for nothing.
+        day: the date, ISO 8601.
+    """
+
+    thinwire: str
+    python: str
+    kernel: str
+    num_cores: int
+    congestion_control: str
+    day: str
+
+    @classmethod
+    def of_this_machine(cls) -> Surroundings:
+        setting = Path("/proc/sys/net/ipv4/tcp_congestion_control")
+        return cls(
+            thinwire=__version__,
+            python=platform.python_version(),
+            kernel=f"{platform.system()} {platform.release().split('-')[0]}",
+            num_cores=os.cpu_count() or 1,
+            congestion_control=setting.read_text().strip() if setting.exists() else "unknown",
+            day=datetime.fromtimestamp(wall_time_s()).date().isoformat(),
         )
-    )
+
+    def __str__(self) -> str:
+        return f"{self.num_cores} cores, {self.kernel}, TCP congestion control {self.congestion_control}"
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``thinwire bench --json`` prints: everything needed to make the table again."""
+
+    surroundings: Surroundings
+    choices: str
+    rows: tuple[Measurement, ...]

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import argparse
 import enum
+import os
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, NoReturn
 
 import typer
@@ -59,8 +62,21 @@ def launch(arguments: list[str], *, replace: str | None = None, trace: Path | No
         return _run_to_the_end(options)
 
 
+def _import_torchrun() -> ModuleType:
+    """torch's launcher, which else prints a stack trace of its C++ part for every attempt to reach a host."""
+    variable = "TORCH_CPP_LOG_LEVEL"
+    is_ours = variable not in os.environ  # the workers are to log as the user said, or as they would
+    if is_ours:
+        os.environ[variable] = "FATAL"
+    try:
+        return import_module("torch.distributed.run")
+    finally:
+        if is_ours:
+            del os.environ[variable]
+
+
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    from torch.distributed import run as torchrun
+    torchrun = _import_torchrun()
 
     def refuse(message: str) -> NoReturn:
         if any(word.split("=")[0] in ("--replace", "--trace") for word in arguments):
@@ -68,8 +84,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         raise UsageError(f"{message} (see `thinwire run --help` and `torchrun --help`)")
 
     parser = torchrun.get_args_parser()
-    parser.error = refuse  # type: ignore[method-assign]
-    options = parser.parse_args(arguments)
+    parser.error = refuse
+    options: argparse.Namespace = parser.parse_args(arguments)
     try:
         torchrun.parse_min_max_nnodes(options.nnodes)
         torchrun.determine_local_world_size(options.nproc_per_node)
@@ -99,13 +115,12 @@ def _put_worker_in_front(options: argparse.Namespace, replace: str | None) -> No
 
 def _run_to_the_end(options: argparse.Namespace) -> int:
     from torch.distributed import DistError
-    from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
 
     try:
-        torchrun.run(options)
+        _import_torchrun().run(options)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         ended = failure.signal_name() if failure.exitcode < 0 else f"exit status {failure.exitcode}"
