@@ -20,10 +20,10 @@ from typing import Any
 
 import msgspec
 
-from thinwire.errors import ThinwireError, UsageError
+from thinwire.errors import ScenarioError, ThinwireError, UsageError
 from thinwire.lab import library, state
-from thinwire.lab.keeper import Reply, Request
-from thinwire.lab.network import ScenarioError, network_of
+from thinwire.lab.messages import Reply, Request
+from thinwire.lab.resolve import network_of
 from thinwire.lab.scenario import Scenario
 from thinwire.lab.state import LabRecord
 
