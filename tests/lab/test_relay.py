@@ -15,7 +15,7 @@ from thinwire.lab.network import Pipe
 from thinwire.lab.relay import FORWARDED, LOST, delay_of, forward, meets_loss, wire_of
 from thinwire.lab.scenario import BurstLoss
 
-NUM_FRAMES = 200_000
+NUM_FRAMES = 50_000
 
 
 def channel(pipe: Pipe, seed: int) -> np.ndarray:

@@ -86,7 +86,7 @@ def test_mistakes_are_refused_with_line_and_reason(name: str) -> None:
 
 def test_a_file_that_is_no_toml_is_refused_with_the_line() -> None:
     with pytest.raises(UsageError, match=r"^mine.toml: .*line 3"):
-        parse(HEAD + "[access", "mine.toml")
+        parse(HEAD + "[access\nrate_mbit = 5\n", "mine.toml")
 
 
 def test_a_scenario_made_in_python_is_held_to_the_same_rules() -> None:

@@ -25,22 +25,24 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.rtnl import ndmsg
 
 from thinwire.errors import UsageError
+from thinwire.lab.environment import INTERFACE
 from thinwire.lab.namespaces import network_namespace, new_network_namespace
 from thinwire.lab.network import Network
 from thinwire.lab.rates import Bucket, limit_device, limit_links
 from thinwire.lab.scenario import Scenario
 
-INTERFACE = "eth0"
 _BLACK_HOLE = "02:74:77:ff:ff:ff"
 _STATIC = ndmsg.states["noarp"] | ndmsg.states["reachable"]
 _MASTER = ndmsg.flags["master"]
 
 
 def address_of(host: int) -> str:
+    """The IPv4 address of a host's ``eth0``."""
     return f"10.77.0.{host + 1}"
 
 
 def hardware_address_of(host: int) -> str:
+    """The Ethernet address of a host's ``eth0``, whose last byte the relay reads."""
     return f"02:74:77:00:00:{host:02x}"
 
 

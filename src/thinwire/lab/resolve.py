@@ -73,7 +73,7 @@ def _sites(scenario: Scenario, hosts: Sequence[str], sites: Sequence[str]) -> tu
             home[name] = number
     for name in hosts:
         if name not in home:
-            raise ScenarioError(("site",), f"host {name!r} is in no site; with sites, every host needs one")
+            raise ScenarioError(("site", 0), f"host {name!r} is in no site; with sites, every host needs one")
     return tuple(home[name] for name in hosts)
 
 

@@ -45,7 +45,7 @@ def timeline(scenario: Scenario, network: Network) -> Iterator[Change]:
     >>> scenario = Scenario(summary="", hosts=2, trace=[trace])
     >>> changes = timeline(scenario, network_of(scenario))
     >>> [(change.at_s, change.value) for change in itertools.islice(changes, 3)]
-    [(0.0, 1000000.0), (2.0, 2000000.0), (5.0, 1000000.0)]
+    [(0, 1000000.0), (2, 2000000.0), (5, 1000000.0)]
     """
     traces = (_of_trace(trace, network) for trace in scenario.trace)
     cuts = (_of_cut(cut, number) for number, cut in enumerate(scenario.cut))
@@ -69,7 +69,7 @@ def _of_cut(cut: Cut, number: int) -> Iterator[Change]:
 
 
 def _starts(every_s: float | None) -> Iterator[float]:
-    return iter([0.0]) if every_s is None else (turn * every_s for turn in itertools.count())
+    return iter([0]) if every_s is None else (turn * every_s for turn in itertools.count())
 
 
 def _changed(trace: Trace) -> list[str]:
