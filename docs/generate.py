@@ -16,6 +16,7 @@ import msgspec
 
 from docs.picture import all_reduce_picture
 from thinwire import errors
+from thinwire.lab.environment import MEANINGS
 from thinwire.runtime.config import RuntimeConfig, variable_of
 
 DOCS = Path(__file__).resolve().parent
@@ -59,6 +60,12 @@ def _environment() -> Iterator[str]:
     for field in msgspec.structs.fields(RuntimeConfig):
         default = "" if field.default is None else f"`{field.default}`".lower()
         yield f"| `{variable_of(field.name)}` | {default} | {meanings[field.name]} |"
+    yield "\n## Inside a host of a lab\n"
+    yield "Set by `thinwire lab run` and `exec` for the command, so that scripts written for torchrun run unchanged.\n"
+    yield "| variable | what it holds |"
+    yield "| --- | --- |"
+    for name, meaning in MEANINGS.items():
+        yield f"| `{name}` | {meaning} |"
 
 
 def _first_paragraph(docstring: str) -> str:

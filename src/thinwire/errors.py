@@ -17,6 +17,21 @@ class UsageError(ThinwireError, ValueError):
     """The caller broke the rules: a wrong option, an unsupported dtype, a missing file. Exit status 2."""
 
 
+class ScenarioError(UsageError):
+    """A network scenario cannot be built. The message says why; once it is known, also in which line.
+
+    Attributes:
+        path: where in the file: keys and indices from the top, e.g. ``("pipe", 0, "between")``.
+    """
+
+    def __init__(self, path: tuple[str | int, ...], reason: str) -> None:
+        super().__init__(reason)
+        self.path = path
+
+    def __reduce__(self) -> tuple[type[ScenarioError], tuple[tuple[str | int, ...], str]]:
+        return type(self), (self.path, str(self))
+
+
 class PeerError(ThinwireError):
     """A peer died, fell silent, left, or broke the protocol: every operation that needs it fails with this.
 

@@ -19,6 +19,7 @@ from collections.abc import Callable
 import msgspec  # noqa: F401
 import numba  # noqa: F401
 import numpy  # noqa: F401
+import pyroute2  # noqa: F401
 import torch.distributed.run
 import typer  # noqa: F401
 

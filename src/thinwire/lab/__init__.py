@@ -1,6 +1,7 @@
 """The lab: any network on one machine, out of namespaces, for real processes and anybody's software."""
 
-from thinwire.lab.lab import Lab, environment, popen, take_down
+from thinwire.lab.environment import environment
+from thinwire.lab.lab import Lab, popen, take_down
 from thinwire.lab.library import load, shipped
 from thinwire.lab.run import run_everywhere
 from thinwire.lab.scenario import Scenario

@@ -11,7 +11,7 @@ Ports are joined by bridges, one a site, or by the relay where packets must also
 asks for addresses: neighbour and forwarding entries are permanent. A cut is a wrong neighbour entry: packets
 go to a hardware address that swallows them, silently, as on a wire that is broken.
 
-Not here: delay and loss (``relay``), what the pipes are (``network``), when they change (``changes``).
+Not here: delay and loss (``relay``), what the pipes are (``network``), when they change (``timeline``).
 """
 
 from __future__ import annotations
@@ -25,21 +25,24 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.rtnl import ndmsg
 
 from thinwire.errors import UsageError
+from thinwire.lab.environment import INTERFACE
 from thinwire.lab.namespaces import network_namespace, new_network_namespace
 from thinwire.lab.network import Network
 from thinwire.lab.rates import Bucket, limit_device, limit_links
+from thinwire.lab.scenario import Scenario
 
-INTERFACE = "eth0"
 _BLACK_HOLE = "02:74:77:ff:ff:ff"
 _STATIC = ndmsg.states["noarp"] | ndmsg.states["reachable"]
 _MASTER = ndmsg.flags["master"]
 
 
 def address_of(host: int) -> str:
+    """The IPv4 address of a host's ``eth0``."""
     return f"10.77.0.{host + 1}"
 
 
 def hardware_address_of(host: int) -> str:
+    """The Ethernet address of a host's ``eth0``, whose last byte the relay reads."""
     return f"02:74:77:00:00:{host:02x}"
 
 
@@ -76,7 +79,7 @@ class Fabric:
             )
 
 
-def build(network: Network, congestion_control: str | None = None) -> Fabric:
+def build(network: Network, scenario: Scenario) -> Fabric:
     """Make the network in the calling thread's network namespace, which must be new and empty.
 
     Raises:
@@ -85,7 +88,7 @@ def build(network: Network, congestion_control: str | None = None) -> Fabric:
     fabric = Fabric(network)
     _disable_ipv6()
     for host in range(network.num_hosts):
-        _add_host(fabric, host, congestion_control)
+        _add_host(fabric, host, scenario)
     for (first, second), pipe in network.site_pipes.items():
         back = network.site_pipes[second, first]
         if pipe < back:
@@ -106,14 +109,13 @@ def _disable_ipv6() -> None:
         Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
 
 
-def _add_host(fabric: Fabric, host: int, congestion_control: str | None) -> None:
+def _add_host(fabric: Fabric, host: int, scenario: Scenario) -> None:
     namespace = new_network_namespace()
     fabric.namespaces.append(namespace)
     with network_namespace(namespace):
         control = IPRoute()
         _disable_ipv6()
-        if congestion_control is not None:
-            _set_congestion_control(congestion_control)
+        _tune_tcp(scenario)
     port = f"host{host}"
     fabric._control.link(
         "add",
@@ -126,18 +128,29 @@ def _add_host(fabric: Fabric, host: int, congestion_control: str | None) -> None
     control.addr("add", index=device, address=address_of(host), prefixlen=24)
     control.link("set", ifname="lo", state="up")
     control.link("set", index=device, state="up")
+    if fabric.network.can_lose(host):
+        control.link(
+            "set", index=device, gso_max_segs=1
+        )  # the relay loses what it gets: let that be single frames
     fabric._host_control.append(control)
     fabric._host_device.append(device)
     fabric.set_reachable(((host, peer) for peer in range(fabric.network.num_hosts) if peer != host), True)
 
 
-def _set_congestion_control(name: str) -> None:
+def _tune_tcp(scenario: Scenario) -> None:
+    ipv4 = Path("/proc/sys/net/ipv4")
     try:
-        Path("/proc/sys/net/ipv4/tcp_congestion_control").write_text(name)
+        if scenario.congestion_control is not None:
+            (ipv4 / "tcp_congestion_control").write_text(scenario.congestion_control)
+        if scenario.tcp_buffer_mb is not None:
+            for name in ("tcp_rmem", "tcp_wmem"):
+                least, default, _ = (ipv4 / name).read_text().split()
+                (ipv4 / name).write_text(f"{least} {default} {scenario.tcp_buffer_mb * 1e6:.0f}")
     except OSError as error:
-        offered = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().strip()
+        offered = (ipv4 / "tcp_available_congestion_control").read_text().strip()
         raise UsageError(
-            f"TCP congestion control {name!r} cannot be set: {error.strerror}; this kernel offers {offered}"
+            f"TCP cannot be set up as the scenario asks ({error.filename}: {error.strerror}); "
+            f"of congestion controls, this kernel offers {offered}"
         ) from error
 
 

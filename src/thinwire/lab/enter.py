@@ -21,6 +21,7 @@ _HANDED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, sign
 
 
 def main() -> None:
+    """Join, start the command, and end as it ends."""
     keeper_pid, namespace_fd, host, *command = sys.argv[1:]
     directory = os.getcwd()
     _join(int(keeper_pid), int(namespace_fd))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import sys
@@ -23,28 +24,15 @@ from pathlib import Path
 
 import msgspec
 
+from thinwire.clock import SYSTEM_CLOCK
 from thinwire.errors import ThinwireError, UsageError
-from thinwire.lab import namespaces, state
-from thinwire.lab.network import Network, network_of
-from thinwire.lab.scenario import Scenario
+from thinwire.lab import background, namespaces, state
+from thinwire.lab.build import address_of, build
+from thinwire.lab.changes import Changes
+from thinwire.lab.messages import Reply, Request
+from thinwire.lab.network import Network
+from thinwire.lab.resolve import network_of
 from thinwire.lab.state import LabHost, LabRecord
-
-
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What to build. ``ends_with_owner``: whether the end of standard input ends the lab."""
-
-    name: str
-    scenario_name: str
-    scenario: Scenario
-    ends_with_owner: bool
-
-
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """The lab that stands, or why it does not: the user's ``mistake``, or our ``failure``, a traceback."""
-
-    record: LabRecord | None = None
-    mistake: str = ""
-    failure: str = ""
 
 
 def main() -> None:
@@ -80,14 +68,11 @@ def _keep(request: Request) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # orphans come to process 1; the kernel buries them
     path: Path | None = None
     try:
-        path, record = _stand_up(request)
+        record = _record(request)
+        path = state.claim(record)
+        record, changes = _stand_up(request, record, path)
         _answer(Reply(record=record))
-        while True:
-            if request.ends_with_owner:
-                if not os.read(sys.stdin.fileno(), 4096):
-                    return 0
-            else:
-                signal.pause()
+        _wait(changes, request.ends_with_owner)
     except UsageError as error:
         _answer(Reply(mistake=str(error)))
         return 1
@@ -100,44 +85,49 @@ def _keep(request: Request) -> int:
     finally:
         if path is not None:
             shutil.rmtree(path, ignore_errors=True)
+    return 0
 
 
-def _stand_up(request: Request) -> tuple[Path, LabRecord]:
-    from thinwire.lab.build import address_of, build
-
+def _record(request: Request) -> LabRecord:
+    """The record of a lab that has no hosts yet."""
     own_pid = int(os.readlink("/proc/self"))  # as seen from outside: /proc is not yet that of the lab
     started = state.start_ticks(own_pid)
     assert started is not None
-    network = network_of(request.scenario)
-    record = LabRecord(
+    return LabRecord(
         name=request.name,
         scenario=request.scenario_name,
         keeper_pid=own_pid,
         keeper_started=started,
         hosts=(),
-        uses_relay=network.needs_relay,
+        uses_relay=network_of(request.scenario).needs_relay,
     )
-    path = state.claim(record)
-    try:
-        _furnish(path, network)
-        fabric = build(network, request.scenario.congestion_control)
-        hosts = tuple(
-            LabHost(name=name, address=address_of(host), namespace_fd=fabric.namespaces[host])
-            for host, name in enumerate(network.hosts)
-        )
-        record = msgspec.structs.replace(record, hosts=hosts)
-        state.write(path, record)
-    except BaseException:
-        shutil.rmtree(path, ignore_errors=True)
-        raise
-    return path, record
 
 
-def _furnish(path: Path, network: Network) -> None:
+def _stand_up(request: Request, record: LabRecord, path: Path) -> tuple[LabRecord, Changes]:
+    """Build everything and write down where it is."""
+    scenario = request.scenario
+    network = network_of(scenario)
+    _furnish(path / state.HOSTS_FILE, network)
+    fabric = build(network, scenario)
+    relay = None
+    if network.needs_relay:
+        from thinwire.lab.relay import Relay  # here: it loads Numba, which kernel-only labs need not wait for
+
+        relay = Relay(network, fabric.ports, scenario.seed)
+        relay.start()
+    for row in scenario.background:
+        background.start(row, fabric)
+    hosts = tuple(
+        LabHost(name=name, address=address_of(host), namespace_fd=fabric.namespaces[host])
+        for host, name in enumerate(network.hosts)
+    )
+    record = msgspec.structs.replace(record, hosts=hosts)
+    state.write(path, record)
+    return record, Changes(scenario, fabric, relay)
+
+
+def _furnish(hosts_file: Path, network: Network) -> None:
     """Give the lab a /proc of its own and names for its hosts; where that is not allowed, it does without."""
-    from thinwire.lab.build import address_of
-
-    hosts_file = path / state.HOSTS_FILE
     lines = ["127.0.0.1 localhost"]
     for host, name in enumerate(network.hosts):
         lines.append(f"{address_of(host)} {name}")
@@ -149,6 +139,18 @@ def _furnish(path: Path, network: Network) -> None:
         namespaces.mount("proc", Path("/proc"))
     with contextlib.suppress(OSError):
         namespaces.bind(hosts_file, Path("/etc/hosts"))
+
+
+def _wait(changes: Changes, ends_with_owner: bool) -> None:
+    """Make changes when they are due, until the owner is gone."""
+    watched = [sys.stdin.fileno()] if ends_with_owner else []
+    start_s = SYSTEM_CLOCK.now_s()
+    while True:
+        next_s = changes.make_until(SYSTEM_CLOCK.now_s() - start_s)
+        timeout_s = None if next_s is None else max(0.0, start_s + next_s - SYSTEM_CLOCK.now_s())
+        readable, _, _ = select.select(watched, [], [], timeout_s)
+        if readable and not os.read(readable[0], 4096):
+            return
 
 
 if __name__ == "__main__":

@@ -20,15 +20,14 @@ from typing import Any
 
 import msgspec
 
-from thinwire.errors import ThinwireError, UsageError
+from thinwire.errors import ScenarioError, ThinwireError, UsageError
 from thinwire.lab import library, state
-from thinwire.lab.keeper import Reply, Request
-from thinwire.lab.network import ScenarioError, network_of
+from thinwire.lab.environment import environment
+from thinwire.lab.messages import Reply, Request
+from thinwire.lab.resolve import network_of
 from thinwire.lab.scenario import Scenario
 from thinwire.lab.state import LabRecord
 
-INTERFACE = "eth0"
-MASTER_PORT = 29500
 _END_TIMEOUT_S = 10.0
 _PACKAGE_ROOT = str(Path(__file__).parents[2])
 
@@ -171,34 +170,6 @@ def popen(
         env={**os.environ, **environment(record, host), **(env or {})},
         **options,
     )
-
-
-def environment(record: LabRecord, host: str) -> dict[str, str]:
-    """What a process in ``host`` finds in its environment.
-
-    What ``torch.distributed`` reads if there is one process a host; what ``torchrun`` reads if it is told
-    nothing; which interface Gloo, TensorPipe and thinwire use; and where it is.
-    """
-    names = [known.name for known in record.hosts]
-    rank, num_hosts, master = str(names.index(host)), str(len(names)), record.hosts[0].address
-    return {
-        "RANK": rank,
-        "WORLD_SIZE": num_hosts,
-        "LOCAL_RANK": "0",
-        "LOCAL_WORLD_SIZE": "1",
-        "MASTER_ADDR": master,
-        "MASTER_PORT": str(MASTER_PORT),
-        "PET_NNODES": num_hosts,
-        "PET_NODE_RANK": rank,
-        "PET_MASTER_ADDR": master,
-        "PET_MASTER_PORT": str(MASTER_PORT),
-        "GLOO_SOCKET_IFNAME": INTERFACE,
-        "TP_SOCKET_IFNAME": INTERFACE,
-        "THINWIRE_INTERFACE": INTERFACE,
-        "THINWIRE_LAB": record.name,
-        "THINWIRE_LAB_HOST": host,
-        "THINWIRE_LAB_ADDRESS": record.host(host).address,
-    }
 
 
 def take_down(record: LabRecord) -> None:

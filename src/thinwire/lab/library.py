@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from thinwire.errors import UsageError
-from thinwire.lab.network import ScenarioError, network_of
+from thinwire.errors import ScenarioError, UsageError
+from thinwire.lab.resolve import network_of
 from thinwire.lab.scenario import Scenario
 
 _TABLE = re.compile(r"\s*(\[\[?)([^\[\]]+)\]\]?")

@@ -50,6 +50,7 @@ def enter(namespace_fd: int) -> None:
 
 
 def set_host_name(name: str) -> None:
+    """Give the calling process's UTS namespace a host name."""
     encoded = name.encode()
     _check(_libc.sethostname(encoded, ctypes.c_size_t(len(encoded))), "sethostname")
 

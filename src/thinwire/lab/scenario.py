@@ -155,6 +155,8 @@ class Scenario(Table, frozen=True, kw_only=True):
         hosts: how many (then they are called host0, host1, ...), or their names. Rank order.
         seed: of all random draws (loss, jitter).
         congestion_control: of TCP on all hosts. Left out: the machine's default.
+        tcp_buffer_mb: how far TCP's buffers may grow on all hosts. Left out: the machine's default, which limits one
+            connection over a long fast path to a part of the rate, as it does in life.
         access: the wire of every host.
         host: what differs for some hosts.
         site: switches. Left out: one for all.
@@ -169,6 +171,7 @@ class Scenario(Table, frozen=True, kw_only=True):
     )
     seed: Annotated[int, Meta(ge=0)] = 0
     congestion_control: str | None = None
+    tcp_buffer_mb: Annotated[float, Meta(gt=0, le=1024)] | None = None
     access: Access = Access()
     host: list[HostAccess] = []
     site: list[Site] = []

@@ -92,6 +92,7 @@ def claim(record: LabRecord) -> Path:
 
 
 def write(path: Path, record: LabRecord) -> None:
+    """Put the record into the lab's directory, all at once."""
     draft = path / f"{_RECORD}.new"
     draft.write_bytes(msgspec.json.encode(record))
     draft.rename(path / _RECORD)
