@@ -64,7 +64,7 @@ def prove(schedule: Schedule, *, window: int | None = None) -> Proof:
     """Prove that ``schedule`` does what its collective promises.
 
     Args:
-        schedule: expanded here on every rank; 64 ranks of a ring take about a second.
+        schedule: expanded here on every rank; a ring of 64 ranks takes some tenths of a second.
         window: most unconsumed messages of a channel, so that deadlocks for want of credit are found; 0 for
             rendezvous, None for no limit.
 
@@ -260,8 +260,8 @@ def _adds(op: Op) -> bool:
 
 
 def _weight(expansion: Expansion, rank: int, ref: Ref) -> int:
-    unit, *index = expansion.extents[rank][ref]
-    return expansion.schedule.weights[int(index[0])] if unit == "chunk" else 1
+    extent = expansion.extents[rank][ref]
+    return expansion.schedule.weights[extent.number] if extent.unit == "chunk" else 1
 
 
 @cache

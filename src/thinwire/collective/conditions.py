@@ -8,7 +8,7 @@ Not here: how one becomes the other (``Schedule``), and whether it does (``check
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from thinwire.collective.schedule import (
     Buffer,
@@ -22,9 +22,21 @@ from thinwire.collective.schedule import (
 )
 from thinwire.errors import ScheduleError
 
-Extent = tuple[str | int, ...]
-"""The identity of a size. Two chunks are known to have one size only if they have one extent: chunks of equal
-weight may still differ by an element, and blocks may be uneven."""
+
+class Extent(NamedTuple):
+    """The identity of a size. Two chunks are known to have one size only if they have one extent.
+
+    Chunks of equal weight may still differ by an element, and blocks may be uneven.
+
+    Attributes:
+        unit: "chunk" of in-place data, or "block".
+        number: which chunk, or which rank's block.
+        to: the rank it is for, in all_to_all.
+    """
+
+    unit: Literal["chunk", "block"]
+    number: int = 0
+    to: int = 0
 
 
 class Sum(NamedTuple):
@@ -98,10 +110,10 @@ def extents(schedule: Schedule, rank: int) -> dict[Ref, Extent]:
         ScheduleError: a SCRATCH or ACCUMULATOR chunk has the size of a ref that this rank does not have.
     """
     collective = schedule.collective
-    found: dict[Ref, Extent] = {data(chunk): ("chunk", chunk) for chunk in range(collective.num_chunks)}
+    found: dict[Ref, Extent] = {data(chunk): Extent("chunk", chunk) for chunk in range(collective.num_chunks)}
     for ref in precondition(collective, rank).keys() | postcondition(collective, rank).keys():
         if ref.buffer is not Buffer.DATA:
-            found[ref] = ("block",) if schedule.even_blocks else _block_extent(collective, rank, ref)
+            found[ref] = Extent("block") if schedule.even_blocks else _block_extent(collective, rank, ref)
     for buffer, likes in (
         (Buffer.SCRATCH, schedule.scratch(rank)),
         (Buffer.ACCUMULATOR, schedule.accumulators(rank)),
@@ -120,8 +132,8 @@ def _block_extent(collective: Collective, rank: int, ref: Ref) -> Extent:
     is_input = ref.buffer is Buffer.INPUT
     match collective.kind:
         case CollectiveKind.ALL_TO_ALL:
-            return ("block", rank, ref.chunk) if is_input else ("block", ref.chunk, rank)
+            return Extent("block", rank, ref.chunk) if is_input else Extent("block", ref.chunk, rank)
         case CollectiveKind.ALL_GATHER | CollectiveKind.GATHER:
-            return ("block", rank if is_input else ref.chunk)
+            return Extent("block", rank if is_input else ref.chunk)
         case _:  # scatter, reduce_scatter
-            return ("block", ref.chunk if is_input else rank)
+            return Extent("block", ref.chunk if is_input else rank)

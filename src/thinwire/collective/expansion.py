@@ -8,7 +8,6 @@ Not here: whether the ops can all run (``order``) and whether they compute the r
 from __future__ import annotations
 
 from collections import defaultdict
-from itertools import zip_longest
 
 from thinwire.collective.conditions import Extent, extents
 from thinwire.collective.schedule import Buffer, Op, OpKind, Ref, Schedule
@@ -34,6 +33,11 @@ class Expansion:
     """
 
     def __init__(self, schedule: Schedule) -> None:
+        num_chunks = schedule.collective.num_chunks
+        if len(schedule.weights) != num_chunks or any(weight < 0 for weight in schedule.weights):
+            raise ScheduleError(
+                f"weights must be {num_chunks} integers, one a chunk, none negative; got {schedule.weights}"
+            )
         self.schedule = schedule
         self.ops: list[Op] = []
         self.rank: list[int] = []
@@ -93,22 +97,22 @@ class Expansion:
                 sends[self.rank[number], op.peer].append(number)
             elif op.kind is OpKind.RECV:
                 recvs[op.peer, self.rank[number]].append(number)
-        for pair in sends.keys() | recvs.keys():
-            for send, recv in zip_longest(sends[pair], recvs[pair]):
-                self._match_message(pair, send, recv)
+        for pair in sorted(sends.keys() | recvs.keys()):
+            sent, received = sends[pair], recvs[pair]
+            for lonely, counterpart in ((sent[len(received) :], "recv"), (received[len(sent) :], "send")):
+                if lonely:
+                    raise ScheduleError(f"{self.describe(lonely[0])} has no matching {counterpart}")
+            for send, recv in zip(sent, received, strict=True):
+                self._match_message(send, recv)
 
-    def _match_message(self, pair: tuple[int, int], send: int | None, recv: int | None) -> None:
-        if recv is None or send is None:
-            lonely, counterpart = (send, "recv") if recv is None else (recv, "send")
-            assert lonely is not None
-            raise ScheduleError(f"{self.describe(lonely)} has no matching {counterpart}")
+    def _match_message(self, send: int, recv: int) -> None:
         channel = self.ops[send].channel
         if self.ops[recv].channel != channel:
             raise ScheduleError(f"{self.describe(send)} and {self.describe(recv)} are on different channels")
         if self._sizes(send) != self._sizes(recv):
             raise ScheduleError(f"{self.describe(send)} and {self.describe(recv)} differ in size")
         self.partner[send], self.partner[recv] = recv, send
-        self.sends[*pair, channel].append(send)
+        self.sends[self.rank[send], self.rank[recv], channel].append(send)
 
     def _sizes(self, number: int) -> list[Extent]:
         known = self.extents[self.rank[number]]

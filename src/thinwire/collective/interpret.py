@@ -104,11 +104,12 @@ class Interpreter:
         if value is None:
             return
         target = op.target[piece]
+        execution.check_fit(rank, target, value)
         wide = target.buffer is Buffer.ACCUMULATOR
         value = value.astype(self._accumulation or value.dtype if wide else execution.dtype)
         if op.reduce or op.kind is OpKind.REDUCE:
             value = self._add(execution.read(rank, target), value)
-        execution.write(rank, target, value)
+        execution.memory[rank][target] = value
 
     def _add_program(self, rank: int) -> list[int]:
         """Add the pieces of one program and their order; return the number of each op's first piece."""
@@ -174,8 +175,7 @@ class _Execution:
             raise ScheduleError(f"rank {rank} reads {ref} before anything was written to it")
         return self.memory[rank][ref]
 
-    def write(self, rank: int, ref: Ref, value: Array) -> None:
+    def check_fit(self, rank: int, ref: Ref, value: Array) -> None:
         extent = self._extents[rank].get(ref)
         if extent is None or self._sizes[extent] != value.size:
             raise ScheduleError(f"rank {rank}: {value.size} elements do not fit into {ref}")
-        self.memory[rank][ref] = value

@@ -46,16 +46,17 @@ class LocalOrder:
                     self._accesses[ref].append((index, piece, writes))
 
     def waits_for(self, index: int, piece: int) -> list[Piece]:
-        """The pieces that one piece waits for, up to those that they wait for in turn."""
+        """The pieces that one piece waits for, without those that they themselves wait for on the same chunk."""
         op = self._program[index]
         before = self.ancestors[index]
         found: list[Piece] = []
         for ref, writes in piece_accesses(op, piece):
+            left = before
             for other, other_piece, other_writes in reversed(self._accesses[ref]):
-                if before >> other & 1 and (writes or other_writes):
+                if left >> other & 1 and (writes or other_writes):
                     found.append((other, other_piece))
                     if other_writes:
-                        break  # that one waits for everything before it on this chunk
+                        left &= ~self.ancestors[other]
         touched = {*op.source, *op.target}
         for dep in op.deps:
             other_op = self._program[dep]

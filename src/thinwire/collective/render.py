@@ -109,7 +109,7 @@ def _cargo(send: Op, recv: Op) -> str:
     """What travels, and what becomes of it where that is not the same place."""
     source, target = _list(send.source), _list(recv.target)
     if recv.reduce:
-        return f"{source} + {target}" if source != target else f"{source} +"
+        return f"{source}, added" if source == target else f"{source}, added to {target}"
     return source if source == target else f"{source} to {target}"
 
 

@@ -27,14 +27,7 @@ from fractions import Fraction
 
 from thinwire.collective.algorithms.base import Algorithm, ceil_log2, chained_rounds, gathered
 from thinwire.collective.builder import ProgramBuilder, write_schedule
-from thinwire.collective.schedule import (
-    Buffer,
-    Collective,
-    CollectiveKind,
-    Schedule,
-    input_block,
-    output_block,
-)
+from thinwire.collective.schedule import Collective, CollectiveKind, Schedule, input_block, output_block
 
 NAME = "bruck"
 
@@ -64,10 +57,12 @@ def all_to_all(num_ranks: int) -> Schedule:
             moving = [travel for travel in range(num_ranks) if travel & distance]
             ops.send((ops.rank + distance) % num_ranks, *(kept[travel] for travel in moving))
             for travel in moving:
-                if travel < 2 * distance:
-                    kept[travel] = output_block((ops.rank - travel) % num_ranks)
-                elif kept[travel].buffer is not Buffer.SCRATCH:
-                    kept[travel] = ops.scratch(like=input_block(0))
+                is_last_hop = travel < 2 * distance
+                kept[travel] = (
+                    output_block((ops.rank - travel) % num_ranks)
+                    if is_last_hop
+                    else ops.scratch(like=input_block(0))
+                )
             ops.recv((ops.rank - distance) % num_ranks, *(kept[travel] for travel in moving))
 
     collective = Collective(kind=CollectiveKind.ALL_TO_ALL, num_ranks=num_ranks)

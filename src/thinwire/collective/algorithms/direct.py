@@ -31,14 +31,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from thinwire.collective.algorithms.base import (
-    Algorithm,
-    PartialSums,
-    block_sums,
-    gathered,
-    peers,
-    shares,
-)
+from thinwire.collective.algorithms.base import Algorithm, PartialSums, block_sums, gathered, peers, shares
 from thinwire.collective.builder import ProgramBuilder, write_schedule
 from thinwire.collective.schedule import (
     Collective,
