@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from thinwire.collective.algorithms.base import Algorithm
 
 from tests.sim.calls import FLOAT32, KINDS, MAY_BE_UNEVEN, CollectiveCall
 from thinwire.collective.algorithms import algorithms, algorithms_for
+from thinwire.collective.algorithms.base import Algorithm
 from thinwire.collective.schedule import CollectiveKind
 from thinwire.errors import StalledError
 from thinwire.runtime.job import Job
