@@ -283,6 +283,8 @@ class Endpoint:
             item = Early(peer, header, list(payload))
             key = (header.group, header.operation, header.tile)
             flight = self._flights.get(key)
+            if flight is None and self._is_for_finished(peer, header):
+                return
             if flight is None:
                 with self._lock:
                     flight = self._flights.get(key)
@@ -334,6 +336,17 @@ class Endpoint:
             self._return_credit(item.peer, item.header)
             return False
         self._inbox.put(key, item)
+        return True
+
+    def _is_for_finished(self, peer: str, header: Header) -> bool:
+        """Whether a frame belongs to an operation that has ended here. If it describes another call: a mismatch."""
+        group = self._groups.get(header.group)
+        signature = group and group.signature_of_finished(header.group, header.operation)
+        if group is None or signature is None:
+            return False
+        self._return_credit(peer, header)
+        if signature != header.signature:
+            group.on_mismatch(header.group, header.operation)
         return True
 
     def _announce(self, header: Header) -> None:

@@ -156,6 +156,11 @@ class Flight:
         self._apply_received(index, staged)
         self._run(self._complete(index))
 
+    def ask(self) -> None:
+        """Show the ranks that we wait for our signature: if they make another call, they will say so."""
+        for rank in self.ranks_waited_for():
+            self._send_control(Kind.ANNOUNCE, rank)
+
     def stop(self) -> None:
         """Send and complete nothing any more: the operation has failed."""
         with self._lock:
