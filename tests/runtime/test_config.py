@@ -22,7 +22,7 @@ def test_an_empty_variable_is_as_good_as_none() -> None:
     [
         ("THINWIRE_LANES", "many", "THINWIRE_LANES=many"),
         ("THINWIRE_LANES", "0", "from 1 to 64"),
-        ("THINWIRE_TRANSPORT", "pigeon", "'tcp' or 'unix'"),
+        ("THINWIRE_TRANSPORT", "pigeon", "Invalid enum value 'pigeon'"),
         ("THINWIRE_HEARTBEAT_S", "-1", "positive number of seconds"),
     ],
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
-from thinwire.collective.algorithms.base import Algorithm
 
 from tests.sim.calls import FLOAT32, KINDS, MAY_BE_UNEVEN, CollectiveCall
 from thinwire.collective.algorithms import algorithms, algorithms_for
+from thinwire.collective.algorithms.base import Algorithm
 from thinwire.collective.schedule import CollectiveKind
 from thinwire.errors import StalledError
 from thinwire.runtime.job import Job
@@ -45,6 +47,15 @@ def run(cluster: SimulatedCluster, jobs: list[Job]) -> None:
         job.wait(0)
 
 
+def variants(algorithm: Algorithm, num_ranks: int) -> list[str]:
+    """The algorithm with each of its example parameters that can be asked for by name."""
+    return [
+        ":".join([algorithm.name, *(f"{name}={int(value)}" for name, value in params.items())])
+        for params in algorithm.example_params(num_ranks)
+        if all(isinstance(value, int) for value in params.values())
+    ]
+
+
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 4, 5, 8])
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=name_of)
 def test_every_algorithm(algorithm: Algorithm, num_ranks: int) -> None:
@@ -52,20 +63,20 @@ def test_every_algorithm(algorithm: Algorithm, num_ranks: int) -> None:
     cluster = random_cluster(num_ranks, rng)
     members = cluster.group(range(num_ranks))
     can_be_uneven = algorithm.kind in MAY_BE_UNEVEN and not algorithm.even_blocks
-    for num_elements in SIZES:
-        for even in (True, False) if can_be_uneven else (True,):
-            call = CollectiveCall(
-                kind=algorithm.kind,
-                num_ranks=num_ranks,
-                num_elements=num_elements,
-                rng=rng,
-                root=int(rng.integers(num_ranks)),
-                even=even,
-                algorithm=algorithm.name,
-            )
-            run(cluster, [call.submit(member) for member in members])
-            for rank in range(num_ranks):
-                call.check(rank)
+    shapes = product(SIZES, (True, False) if can_be_uneven else (True,), variants(algorithm, num_ranks))
+    for num_elements, even, variant in shapes:
+        call = CollectiveCall(
+            kind=algorithm.kind,
+            num_ranks=num_ranks,
+            num_elements=num_elements,
+            rng=rng,
+            root=int(rng.integers(num_ranks)),
+            even=even,
+            algorithm=variant,
+        )
+        run(cluster, [call.submit(member) for member in members])
+        for rank in range(num_ranks):
+            call.check(rank)
 
 
 def test_tiles_of_a_large_collective_follow_each_other() -> None:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from thinwire.collective.algorithms.base import Algorithm
 
 from tests.sim.calls import FLOAT32, KINDS, CollectiveCall
 from thinwire.collective.algorithms import algorithms
+from thinwire.collective.algorithms.base import Algorithm
 from thinwire.collective.schedule import CollectiveKind
 from thinwire.errors import PeerError
 from thinwire.runtime.config import RuntimeConfig

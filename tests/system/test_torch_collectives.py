@@ -235,7 +235,9 @@ def all_to_all(shape: tuple[int, ...], dtype: torch.dtype, group: Any) -> Pairs:
 def all_to_all_single(shape: tuple[int, ...], dtype: torch.dtype, group: Any) -> Pairs:
     rank, size = dist.get_rank(group), dist.get_world_size(group)
     output = torch.zeros((size, *shape), dtype=dtype)
-    dist.all_to_all_single(output, torch.stack([sample(rank, shape, dtype, r) for r in range(size)]), group=group)
+    dist.all_to_all_single(
+        output, torch.stack([sample(rank, shape, dtype, r) for r in range(size)]), group=group
+    )
     for r in range(size):
         yield output[r], sample(r, shape, dtype, rank)
 

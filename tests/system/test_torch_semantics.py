@@ -216,7 +216,9 @@ def check_groups() -> None:
 
 def check_split() -> None:
     rank, parent = dist.get_rank(), dist.group.WORLD
-    split = parent.split_group([1, 3], timeout=timedelta(seconds=9), group_name="odd", group_desc="the odd ones")
+    split = parent.split_group(
+        [1, 3], timeout=timedelta(seconds=9), group_name="odd", group_desc="the odd ones"
+    )
     assert (split is not None) == (rank in (1, 3))
     if split is not None:
         tensor = mine(2)
@@ -286,7 +288,9 @@ def check_mistakes() -> None:
     refuses("all_reduce takes CPU and CUDA tensors", lambda: dist.all_reduce(torch.ones(3, device="meta")))
     refuses("cannot compute with float8_e5m2", lambda: dist.all_reduce(ones.to(torch.float8_e5m2)))
     refuses("made by expand()", lambda: dist.all_reduce(torch.ones(1).expand(3)))
-    refuses("all_gather needs 4 outputs, found 3", lambda: dist.all_gather([ones.clone() for _ in range(3)], ones))
+    refuses(
+        "all_gather needs 4 outputs, found 3", lambda: dist.all_gather([ones.clone() for _ in range(3)], ones)
+    )
     refuses("needs 12 elements in output", lambda: dist.all_gather_single(torch.ones(9), ones))
     refuses("needs tensors of one dtype", lambda: dist.all_gather_single(torch.ones(12), ones.double()))
     refuses("needs 12 elements in input", lambda: dist.reduce_scatter_single(ones, torch.ones(9)))

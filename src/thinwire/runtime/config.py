@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 
@@ -30,7 +31,7 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     interface: str | None = None
-    transport: str | None = None
+    transport: Literal["tcp", "unix"] | None = None
     lanes: int = 1
     congestion_control: str | None = None
     cross_memory: bool = True
@@ -40,8 +41,6 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     trace: str | None = None
 
     def __post_init__(self) -> None:
-        if self.transport not in (None, "tcp", "unix"):
-            raise UsageError(f"transport is {self.transport!r}: use 'tcp' or 'unix', or leave it out")
         if not 1 <= self.lanes <= 64:
             raise UsageError(f"lanes is {self.lanes}: use a number from 1 to 64")
         for name in ("heartbeat_s", "connect_s"):

@@ -27,8 +27,10 @@ from thinwire.runtime.group import Group
 from thinwire.runtime.inbox import Allowances, Credits, Early, Inbox, eager_cost
 from thinwire.runtime.memory import BufferPool
 from thinwire.runtime.operation import Operation
-from thinwire.trace import Recorder
+from thinwire.trace import Recorder, Trace, write_chrome
 from thinwire.transport.base import Contact, Link, LinkStatistics, OnSent, Transport
+from thinwire.transport.options import SocketOptions
+from thinwire.transport.sockets import SocketTransport
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +96,29 @@ class Endpoint:
         self._lost_reports: dict[tuple[str, str], str] = {}  # (who says so, who is lost) -> why
         self._left: set[str] = set()
         self._closing = False
+        self._rank = -1  # in the first group, which is the whole job's: names this process in the trace
         self._monitor: _Monitor | None = None
         self.contact: Contact = transport.start(self)
+
+    @classmethod
+    def open(cls, secret: bytes, config: RuntimeConfig) -> Endpoint:
+        """An endpoint on the real network, watched by a monitor, for the job that shares ``secret``.
+
+        Raises:
+            UsageError: the configuration names something this machine does not have.
+        """
+        options = SocketOptions(
+            lanes=config.lanes,
+            interface=config.interface,
+            prefer=config.transport,
+            congestion_control=config.congestion_control,
+            cross_memory=config.cross_memory,
+            connect_timeout_s=config.connect_s,
+        )
+        recorder = Recorder() if config.trace else None
+        endpoint = cls(SocketTransport(secret, options), config, recorder=recorder)
+        endpoint.start_monitor()
+        return endpoint
 
     def start_monitor(self) -> None:
         """Watch heartbeats and deadlines on a thread. A simulation calls ``poll`` itself instead."""
@@ -108,6 +131,8 @@ class Endpoint:
         """A group: ``contacts[r]`` is rank r, ``contacts[rank]`` this endpoint; ``group`` is its 64-bit id."""
         made = Group(self, rank, contacts, group, timeout_s)
         with self._lock:
+            if self._rank < 0:
+                self._rank = rank
             self._groups[group] = made
             self._contacts.update((contact.endpoint, contact) for contact in contacts)
             failure = self._early_failures.pop(group, None)
@@ -132,6 +157,9 @@ class Endpoint:
         if self._monitor is not None:
             self._monitor.stop()
         self._transport.close(linger_s)
+        if self.recorder is not None and self.config.trace:
+            trace = Trace(ranks=(self.recorder.trace(self._rank, self.contact.host),))
+            write_chrome(f"{self.config.trace}.rank{self._rank}", trace)
 
     # For groups ------------------------------------------------------------------------------------------
 
@@ -255,6 +283,8 @@ class Endpoint:
             item = Early(peer, header, list(payload))
             key = (header.group, header.operation, header.tile)
             flight = self._flights.get(key)
+            if flight is None and self._is_for_finished(peer, header):
+                return
             if flight is None:
                 with self._lock:
                     flight = self._flights.get(key)
@@ -306,6 +336,17 @@ class Endpoint:
             self._return_credit(item.peer, item.header)
             return False
         self._inbox.put(key, item)
+        return True
+
+    def _is_for_finished(self, peer: str, header: Header) -> bool:
+        """Whether a frame belongs to an operation that has ended here. If it describes another call: a mismatch."""
+        group = self._groups.get(header.group)
+        signature = group and group.signature_of_finished(header.group, header.operation)
+        if group is None or signature is None:
+            return False
+        self._return_credit(peer, header)
+        if signature != header.signature:
+            group.on_mismatch(header.group, header.operation)
         return True
 
     def _announce(self, header: Header) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+QUESTION_AFTER_S = 2.0  # how long to wait for ranks before asking them whether they make the same call
 MISMATCH_GRACE_S = 1.0  # how long to wait for the other side's description of a mismatched call
 
 

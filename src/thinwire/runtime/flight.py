@@ -96,24 +96,21 @@ class Flight:
         for rank, num_bytes in self.lowered.bytes_from.items():
             if num_bytes > EAGER_BYTES:
                 self._send_control(Kind.GRANT, rank)
+        ready = [i for i, segment in enumerate(self.lowered.segments) if not segment.num_deps]
         for rank, num_bytes in self.lowered.bytes_to.items():
             if num_bytes <= EAGER_BYTES and self.wires.take_allowance(
                 rank, num_bytes, self.lowered.frames_to[rank]
             ):
-                self._cleared[rank] = FLAG_EAGER
+                ready += self._clear(rank, FLAG_EAGER)
             elif num_bytes <= EAGER_BYTES or self._announce:
                 self._send_control(Kind.ANNOUNCE, rank)
         if not self.lowered.segments:
             self._on_done(self)
-            return
-        self._run([i for i, segment in enumerate(self.lowered.segments) if not segment.num_deps][::-1])
+        self._run(ready[::-1])
 
     def handle_grant(self, rank: int) -> None:
         """``rank`` is ready for everything that we have for it."""
-        with self._lock:
-            self._cleared.setdefault(rank, 0)
-            ready = self._held.pop(rank, [])
-        self._run(ready[::-1])
+        self._run(self._clear(rank, 0)[::-1])
 
     def handle_announce(self, rank: int) -> None:
         """``rank`` lacks allowance for something small: let it send. Large transfers were granted at the start."""
@@ -158,6 +155,11 @@ class Flight:
                 return
         self._apply_received(index, staged)
         self._run(self._complete(index))
+
+    def ask(self) -> None:
+        """Show the ranks that we wait for our signature: if they make another call, they will say so."""
+        for rank in self.ranks_waited_for():
+            self._send_control(Kind.ANNOUNCE, rank)
 
     def stop(self) -> None:
         """Send and complete nothing any more: the operation has failed."""
@@ -215,6 +217,12 @@ class Flight:
             self._on_done(self)
         ready.reverse()
         return ready
+
+    def _clear(self, rank: int, flags: int) -> list[int]:
+        """``rank`` may be sent to from now on; returns what was held for it. (Data may have come before ``start``.)"""
+        with self._lock:
+            self._cleared.setdefault(rank, flags)
+            return self._held.pop(rank, [])
 
     def _apply_received(self, index: int, staged: memoryview) -> None:
         self._memory.apply_received(self.lowered.segments[index], staged)

@@ -62,7 +62,7 @@ class Group:
         self._operations: dict[tuple[int, int], Operation] = {}  # in the order of the calls
         self._streams: dict[int, tuple[int, int]] = {}  # stream id -> (source rank, tag), of receives
         self._any_receives: list[Receive] = []
-        self._recent_calls: dict[tuple[int, int], str] = {}
+        self._recent_calls: dict[tuple[int, int], tuple[str, int]] = {}  # -> the call in words, its signature
         self._mismatch: Mismatch | None = None
         self._left: dict[int, str] = {}  # rank -> why it is no longer there
         self._error: ThinwireError | None = None
@@ -156,7 +156,7 @@ class Group:
             chunks = {Buffer.DATA: plan.split(chunks[Buffer.DATA][0])}
         number = self._next_number.get(group, 0)
         self._next_number[group] = number + 1
-        self._remember(group, number, f"{plan.call} by {plan.schedule.algorithm}")
+        self._remember(group, number, f"{plan.call} by {plan.schedule.algorithm}", plan.signature)
         operation = self._operations[group, number] = Operation(
             plan,
             chunks,
@@ -168,7 +168,7 @@ class Group:
             timeout_s=self._limit_s(options),
             priority=options.priority,
         )
-        self._endpoint.wake_at(operation.deadline_s)
+        self._endpoint.wake_at(operation.next_look_s())
 
     def _go(self) -> None:
         """After enlisting: start what may start, unless the group has failed or is about to."""
@@ -315,7 +315,7 @@ class Group:
                 deadline_s = self._endpoint.clock.now_s() + MISMATCH_GRACE_S
                 self._mismatch = Mismatch(group, number, deadline_s)
                 self._endpoint.wake_at(deadline_s)
-            mine = self._recent_calls.get((self._mismatch.group, self._mismatch.number), "")
+            mine, _ = self._recent_calls.get((self._mismatch.group, self._mismatch.number), ("", 0))
             tell = bool(mine) and self._mismatch.add(self.rank, self._host(self.rank), mine)
         if tell:
             self._tell_all("the ranks disagree", call=mine)
@@ -332,20 +332,29 @@ class Group:
         self._settle_mismatch()
 
     def poll(self, now_s: float) -> float:
-        """Fail what has timed out; returns when to look again (seconds, the endpoint's clock)."""
+        """Fail what has timed out, ask about what takes long; returns when to look again (the endpoint's clock)."""
         self._settle_mismatch()
         with self._lock:
             if self._error is not None:
                 return float("inf")
-            due: list[Operation | Receive] = [*self._operations.values(), *self._any_receives]
-            late = [item for item in due if item.deadline_s <= now_s]
-            times = [item.deadline_s for item in due if item.deadline_s > now_s]
-            if self._mismatch is not None:
-                times.append(self._mismatch.deadline_s)
+            operations = list(self._operations.values())
+            receives = list(self._any_receives)
+            grace_s = self._mismatch.deadline_s if self._mismatch is not None else float("inf")
+        due: list[Operation | Receive] = [*operations, *receives]
+        late = [item for item in due if item.deadline_s <= now_s]
         if late:
             self._time_out(late[0])
             return float("inf")
-        return min(times, default=float("inf"))
+        for operation in operations:
+            if operation.question_s <= now_s:
+                operation.ask(now_s)
+        return min(
+            [
+                grace_s,
+                *(operation.next_look_s() for operation in operations),
+                *(receive.deadline_s for receive in receives),
+            ]
+        )
 
     # Wires: what flights ask of us, in ranks of the group -------------------------------------------------------
 
@@ -371,11 +380,19 @@ class Group:
 
     # Helpers --------------------------------------------------------------------------------------------------
 
+    def signature_of_finished(self, group: int, number: int) -> int | None:
+        """What the operation was, if it has ended here and is remembered; None if it runs or is still to come."""
+        with self._lock:
+            is_pending = (group, number) in self._operations or number >= self._next_number.get(group, 0)
+            if is_pending or self._error is not None or (group, number) not in self._recent_calls:
+                return None
+            return self._recent_calls[group, number][1]
+
     def peers(self) -> Iterable[str]:
         return self._rank_of
 
-    def _remember(self, group: int, number: int, call: str) -> None:
-        self._recent_calls[group, number] = call
+    def _remember(self, group: int, number: int, call: str, signature: int) -> None:
+        self._recent_calls[group, number] = call, signature
         if len(self._recent_calls) > NUM_CALLS_REMEMBERED:
             del self._recent_calls[next(iter(self._recent_calls))]
 

@@ -5,11 +5,13 @@ Not here: what a tile does (``flight``), and which operation may go next (``comm
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from thinwire.collective.schedule import Buffer
+from thinwire.runtime.failure import QUESTION_AFTER_S
 from thinwire.runtime.flight import Flight, Wires
 from thinwire.runtime.job import Job
 from thinwire.runtime.memory import Array
@@ -44,6 +46,7 @@ class Operation:
         number: which operation of that group.
         job: what the caller holds.
         deadline_s: when it times out, on the endpoint's clock.
+        question_s: when to ask those it waits for whether they make the same call; infinity once they are asked.
         flights: the tiles that run now.
     """
 
@@ -69,6 +72,7 @@ class Operation:
         self.started_s = started_s
         self.timeout_s = timeout_s
         self.deadline_s = started_s + timeout_s
+        self.question_s = started_s + QUESTION_AFTER_S
         self.priority = priority
         self.flights: dict[int, Flight] = {}
         self.num_started = 0
@@ -76,6 +80,16 @@ class Operation:
 
     def may_start_tile(self) -> bool:
         return self.num_started < self.plan.num_tiles and len(self.flights) < TILES_IN_FLIGHT
+
+    def next_look_s(self) -> float:
+        """When something is due, if nothing else happens first."""
+        return min(self.deadline_s, self.question_s)
+
+    def ask(self, now_s: float) -> None:
+        """Ask those we wait for, once; later, if no tile has been started yet."""
+        self.question_s = math.inf if self.flights else now_s + QUESTION_AFTER_S
+        for flight in list(self.flights.values()):
+            flight.ask()
 
     def finish_tile(self, tile: int) -> None:
         """The last touch on a tile whose segments have all completed: an average is divided here."""

@@ -112,7 +112,8 @@ class Plan:
             for buffer, sizes in call.sizes
         }
         self._tiles: dict[int, Tile] = {}
-        self._rounds_out = bool(schedule.accumulators(call.rank))
+        # One rank may round out for all (a star's hub), and then has divided for all.
+        self._rounds_out = call.average and any(map(schedule.accumulators, range(call.num_ranks)))
 
     def split(self, data: Array) -> list[Array]:
         """The DATA chunks of an in-place collective, as views."""

@@ -13,7 +13,8 @@ import os
 import threading
 from dataclasses import dataclass
 
-from thinwire.runtime.endpoint import Endpoint, RuntimeConfig
+from thinwire.runtime.config import RuntimeConfig
+from thinwire.runtime.endpoint import Endpoint
 
 
 @dataclass
