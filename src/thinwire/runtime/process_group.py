@@ -121,8 +121,11 @@ class ThinwireProcessGroup(TorchCalls, ProcessGroup):  # type: ignore[misc]  # t
     def name(self) -> str:
         return self.backend_name
 
-    getBackendName = name
     _get_backend_name = name
+
+    def getBackendName(self) -> str:
+        """What torch's C++ side is told, which for "gloo" would look for Gloo's own objects inside."""
+        return ThinwireProcessGroup.backend_name
 
     def getGroupName(self) -> str:
         return self.options.group_name
