@@ -29,7 +29,8 @@ AHEAD_BYTES = 16 << 10
 DIRECT_BYTES = 4 << 10
 
 _PIECE = struct.Struct("<QQ")
-REFERENCE_BYTES = PIECES_MAX * _PIECE.size
+_PIECES = struct.Struct(f"<{2 * PIECES_MAX}Q")
+REFERENCE_BYTES = _PIECES.size
 
 OnHeader = Callable[[Header], Sequence[memoryview]]
 OnFrame = Callable[[Header, Sequence[memoryview]], None]
@@ -53,6 +54,14 @@ def pack_pieces(pieces: Sequence[Piece]) -> bytes:
     """
     assert len(pieces) <= PIECES_MAX
     return b"".join(_PIECE.pack(*piece) for piece in pieces).ljust(REFERENCE_BYTES, b"\0")
+
+
+def _unpack_pieces(packed: memoryview) -> tuple[list[Piece], int]:
+    """The pieces that are not empty, and their length in all."""
+    words = _PIECES.unpack(packed)
+    lengths = words[1::2]
+    pieces = [Piece(address, length) for address, length in zip(words[::2], lengths, strict=True) if length]
+    return pieces, sum(lengths)
 
 
 class FrameReader:
@@ -171,18 +180,14 @@ class FrameReader:
         if self._pull is None:
             raise ProtocolError("a payload by reference on a connection where none was agreed upon")
         start = self._begin + HEADER_BYTES
-        pieces = [
-            Piece(*_PIECE.unpack_from(self._ahead, start + index * _PIECE.size))
-            for index in range(PIECES_MAX)
-        ]
-        referred = sum(piece.length for piece in pieces)
+        pieces, referred = _unpack_pieces(self._ahead[start : start + REFERENCE_BYTES])
         if referred != header.length or not referred:
             raise ProtocolError(f"references to {referred} bytes for a payload of {header.length}")
         self._counter = (self._counter + 1) & 0xFFFFFFFF
         self._begin = start + REFERENCE_BYTES
         header = header._replace(flags=header.flags & ~BY_REFERENCE)
         views = self._ask(header)
-        self._pull([piece for piece in pieces if piece.length], views)
+        self._pull(pieces, views)
         self._on_frame(header, views)
 
     def _ask(self, header: Header) -> Sequence[memoryview]:

@@ -35,7 +35,7 @@ class Crew:
         )
         with self._lock:
             self._threads.add(thread)
-        thread.start()
+            thread.start()
 
     def join(self, deadline: Deadline) -> list[str]:
         """Wait for all threads but this one to end; the names of those that did not."""

@@ -30,16 +30,13 @@ from thinwire.protocol.reader import PIECES_MAX, Piece
 # Below this the two extra frames cost more than the copies saved; measured by benchmarks/transport.py.
 REFERENCE_BYTES_MIN = 32 << 10
 _IOV_MAX = 1024
+_IOVEC = struct.Struct("PN")  # struct iovec: base, length
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
-
-
-class _Iovec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
 def supported() -> bool:
     """Whether this kernel and C library have ``process_vm_readv`` at all."""
-    return sys.platform == "linux" and hasattr(_libc(), "process_vm_readv")
+    return sys.platform == "linux" and _IOVEC.size == 16 and hasattr(_libc(), "process_vm_readv")
 
 
 def _libc() -> ctypes.CDLL:
@@ -53,6 +50,8 @@ def address_of(view: memoryview) -> int:
     >>> ctypes.string_at(address_of(memoryview(buffer)), 3)
     b'abc'
     """
+    if not view.readonly:  # the fast way, which does not take others
+        return ctypes.addressof(ctypes.c_char.from_buffer(view))
     address: int = np.frombuffer(view, np.uint8).__array_interface__["data"][0]
     return address
 
@@ -79,7 +78,7 @@ class Puller:
             ctypes.c_ulong,
         )
         self._read.restype = ctypes.c_ssize_t
-        self._remote = (_Iovec * PIECES_MAX)()
+        self._remote = ctypes.create_string_buffer(PIECES_MAX * _IOVEC.size)
 
     def pull(self, pieces: Sequence[Piece], views: Sequence[memoryview]) -> None:
         """Fill ``views`` with the bytes of at most ``PIECES_MAX`` ``pieces``, which have the same length in all.
@@ -90,16 +89,12 @@ class Puller:
         if len(views) > _IOV_MAX:
             self._pull_and_scatter(pieces, views)
             return
-        local = (_Iovec * len(views))()
-        for index, view in enumerate(views):
-            local[index].base = address_of(view)
-            local[index].length = view.nbytes
+        due = 0
         for index, piece in enumerate(pieces):
-            self._remote[index].base, self._remote[index].length = piece
-        due = sum(piece.length for piece in pieces)
-        copied = self._read(
-            self._pid, ctypes.addressof(local), len(views), ctypes.addressof(self._remote), len(pieces), 0
-        )
+            _IOVEC.pack_into(self._remote, index * _IOVEC.size, *piece)
+            due += piece[1]
+        local = b"".join(_IOVEC.pack(address_of(view), view.nbytes) for view in views if view.nbytes)
+        copied = self._read(self._pid, local, len(local) // _IOVEC.size, self._remote, len(pieces), 0)
         if copied < 0:
             code = ctypes.get_errno()
             raise OSError(code, f"reading the memory of process {self._pid}: {os.strerror(code)}")

@@ -77,6 +77,7 @@ class Lane:
         self.last_sent_s = self.last_received_s = link.clock.now_s()
         self._link = link
         self._socket = connection
+        connection.settimeout(None)  # the deadline of its admission is met
         self._writing = threading.Lock()
         self._work: queue.SimpleQueue[tuple[Outgoing, Buffers] | None] = queue.SimpleQueue()
         self._heard_goodbye = False
