@@ -6,14 +6,16 @@ from hypothesis import strategies as st
 
 from thinwire.collective.schedule import Buffer, Op, OpKind, Program, Ref
 from thinwire.runtime.lowering import (
-    SEGMENT_BYTES_MAX,
-    SEGMENT_BYTES_MIN,
+    LOCAL_GRID,
+    NETWORK_GRID,
+    Grid,
     Lowered,
     lower,
     segment_bytes_for,
 )
 
-ITEMSIZE = 8192  # so that a few hundred elements make many segments
+GRID = Grid(segment_bytes_min=256, segment_bytes_max=4096, pieces=4)
+ITEMSIZE = 16  # so that a few hundred elements make many segments
 
 
 def data(*chunks: int) -> tuple[Ref, ...]:
@@ -65,7 +67,7 @@ def test_any_allowed_order_of_segments_gives_the_result_of_the_ops_in_order(
         source, target = expected[op.source[0].chunk], expected[op.target[0].chunk]
         target[:] = source if op.kind is OpKind.COPY else target + source
 
-    lowered = lower(program, lambda ref: sizes[ref.chunk], ITEMSIZE)
+    lowered = lower(program, lambda ref: sizes[ref.chunk], ITEMSIZE, GRID)
     found = [chunk.copy() for chunk in start]
     waiting = [segment.num_deps for segment in lowered.segments]
     ready = [index for index, count in enumerate(waiting) if not count]
@@ -86,11 +88,15 @@ def test_any_allowed_order_of_segments_gives_the_result_of_the_ops_in_order(
         np.testing.assert_array_equal(one, other)
 
 
-@given(st.lists(st.integers(0, 3000), min_size=1, max_size=5), st.sampled_from([1, 4, 1024, ITEMSIZE]))
+@given(st.lists(st.integers(0, 3000), min_size=1, max_size=5), st.sampled_from([1, 4, ITEMSIZE]))
 def test_segments_cover_every_element_once_and_both_ends_cut_alike(sizes: list[int], itemsize: int) -> None:
     chunks = data(*range(len(sizes)))
-    sender = lower((Op(kind=OpKind.SEND, peer=1, source=chunks),), lambda ref: sizes[ref.chunk], itemsize)
-    receiver = lower((Op(kind=OpKind.RECV, peer=0, target=chunks),), lambda ref: sizes[ref.chunk], itemsize)
+    sender = lower(
+        (Op(kind=OpKind.SEND, peer=1, source=chunks),), lambda ref: sizes[ref.chunk], itemsize, GRID
+    )
+    receiver = lower(
+        (Op(kind=OpKind.RECV, peer=0, target=chunks),), lambda ref: sizes[ref.chunk], itemsize, GRID
+    )
     covered = [np.zeros(size, int) for size in sizes]
     for segment in sender.segments:
         for piece in segment.source:
@@ -108,7 +114,7 @@ def test_the_first_segment_travels_on_while_the_last_is_still_arriving() -> None
         Op(kind=OpKind.RECV, peer=0, target=data(0), reduce=True),
         Op(kind=OpKind.SEND, peer=2, source=data(0), deps=(0,)),
     )
-    lowered = lower(program, lambda ref: 100, ITEMSIZE)
+    lowered = lower(program, lambda ref: 100, ITEMSIZE, GRID)
     receives, sends = _by_kind(lowered, OpKind.RECV), _by_kind(lowered, OpKind.SEND)
     assert len(receives) == len(sends) > 1
     assert [lowered.segments[index].dependents for index in receives] == [(send,) for send in sends]
@@ -119,19 +125,19 @@ def test_a_dependency_without_a_common_chunk_is_pure_order() -> None:
         Op(kind=OpKind.RECV, peer=0, target=data(0)),
         Op(kind=OpKind.SEND, peer=2, source=data(1), deps=(0,)),
     )
-    lowered = lower(program, lambda ref: 100, ITEMSIZE)
+    lowered = lower(program, lambda ref: 100, ITEMSIZE, GRID)
     receives, sends = _by_kind(lowered, OpKind.RECV), _by_kind(lowered, OpKind.SEND)
     assert all(lowered.segments[index].dependents == tuple(sends) for index in receives)
 
 
 def test_small_ops_are_one_frame_whatever_their_chunks() -> None:
     op = Op(kind=OpKind.SEND, peer=1, source=data(0, 1, 2))
-    (segment,) = lower((op,), lambda ref: 10, 4).segments
+    (segment,) = lower((op,), lambda ref: 10, 4, GRID).segments
     assert segment.num_bytes == 120
 
 
 def test_a_token_without_data_is_one_empty_frame() -> None:
-    (segment,) = lower((Op(kind=OpKind.SEND, peer=1),), lambda ref: 0, 1).segments
+    (segment,) = lower((Op(kind=OpKind.SEND, peer=1),), lambda ref: 0, 1, GRID).segments
     assert (segment.num_bytes, segment.source) == (0, ())
 
 
@@ -140,14 +146,14 @@ def test_only_what_may_come_before_its_dependencies_counts_as_staged() -> None:
         Op(kind=OpKind.RECV, peer=0, target=data(0), reduce=True),
         Op(kind=OpKind.RECV, peer=2, target=data(0), reduce=True, deps=(0,)),
     )
-    lowered = lower(program, lambda ref: 10, 8)
+    lowered = lower(program, lambda ref: 10, 8, GRID)
     assert lowered.staging_bytes == 80
 
 
-@given(st.integers(0, 1 << 40))
-def test_the_grid_is_a_power_of_two_within_its_limits(chunk_bytes: int) -> None:
-    step = segment_bytes_for(chunk_bytes)
-    assert SEGMENT_BYTES_MIN <= step <= SEGMENT_BYTES_MAX
+@given(st.integers(0, 1 << 40), st.sampled_from([GRID, LOCAL_GRID, NETWORK_GRID]))
+def test_segments_are_a_power_of_two_within_the_limits_of_the_grid(chunk_bytes: int, grid: Grid) -> None:
+    step = segment_bytes_for(chunk_bytes, grid)
+    assert grid.segment_bytes_min <= step <= grid.segment_bytes_max
     assert step & (step - 1) == 0
 
 

@@ -226,6 +226,7 @@ class Communicator:
             root=root,
             op=op,
             average=average,
+            grid=self._group.grid,
             algorithm=options.algorithm or self._algorithm,
             shape=options.shape,
         )
@@ -260,6 +261,7 @@ class Communicator:
             root=root,
             op=op,
             average=average,
+            grid=self._group.grid,
             algorithm=options.algorithm or self._algorithm,
             shape=options.shape,
         )

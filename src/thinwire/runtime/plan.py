@@ -22,7 +22,7 @@ import numpy as np
 from thinwire.collective import generate
 from thinwire.collective.schedule import Buffer, Collective, CollectiveKind, Ref, Schedule, chunk_bounds
 from thinwire.collective.selection import choose
-from thinwire.runtime.lowering import Lowered, lower
+from thinwire.runtime.lowering import Grid, Lowered, lower
 from thinwire.runtime.memory import Arithmetic, Array, Memory
 from thinwire.runtime.reduction import DTYPES, DType, ReduceOp
 
@@ -38,6 +38,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         sizes: elements of the chunks of INPUT and OUTPUT, or the total of DATA.
         common_sizes: what of the sizes is known to every rank, and therefore compared between them.
         tiled_bytes: bytes of the whole collective if every rank knows them, else 0: such a call is one tile.
+        grid: how its chunks are cut into segments.
     """
 
     kind: CollectiveKind
@@ -47,6 +48,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     sizes: Sizes
     common_sizes: tuple[int, ...]
     tiled_bytes: int
+    grid: Grid
     root: int = 0
     op: ReduceOp | None = None
     average: bool = False
@@ -98,7 +100,14 @@ class Plan:
     def __init__(self, call: Call, schedule: Schedule) -> None:
         self.call = call
         self.schedule = schedule
-        common = (str(call), call.dtype.name, call.common_sizes, schedule.fingerprint, call.average)
+        common = (
+            str(call),
+            call.dtype.name,
+            call.common_sizes,
+            schedule.fingerprint,
+            call.average,
+            call.grid,
+        )
         digest = hashlib.blake2b(repr(common).encode(), digest_size=8).digest()
         self.signature = int.from_bytes(digest, "little")
         self.num_tiles = max(1, -(-call.tiled_bytes // TILE_BYTES))
@@ -138,7 +147,9 @@ class Plan:
                 )
                 for buffer, chunks in self._sizes.items()
             }
-            found = _lowered(self.schedule, self.call.rank, self.call.dtype, tuple(sizes.items()))
+            found = _lowered(
+                self.schedule, self.call.rank, self.call.dtype, self.call.grid, tuple(sizes.items())
+            )
             self._tiles[index] = found
         return found
 
@@ -192,7 +203,7 @@ def _schedule(
 
 
 @functools.lru_cache(maxsize=1024)
-def _lowered(schedule: Schedule, rank: int, dtype: DType, sizes: Sizes) -> Tile:
+def _lowered(schedule: Schedule, rank: int, dtype: DType, grid: Grid, sizes: Sizes) -> Tile:
     known = dict(sizes)
 
     def num_elements(ref: Ref) -> int:
@@ -206,7 +217,7 @@ def _lowered(schedule: Schedule, rank: int, dtype: DType, sizes: Sizes) -> Tile:
         if like:
             known[buffer] = tuple(num_elements(ref) for ref in like)
             scratch.append((buffer, known[buffer], storage))
-    lowered = lower(schedule.program(rank), num_elements, dtype.itemsize)
+    lowered = lower(schedule.program(rank), num_elements, dtype.itemsize, grid)
     scratch_bytes = sum(sum(elements) * storage.itemsize for _, elements, storage in scratch)
     return Tile(lowered, tuple(scratch), lowered.staging_bytes + scratch_bytes)
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from thinwire.collective.schedule import Buffer, CollectiveKind
 from thinwire.runtime.flight import Wires
 from thinwire.runtime.job import Job
+from thinwire.runtime.lowering import Grid
 from thinwire.runtime.memory import Array
 from thinwire.runtime.operation import CallOptions
 from thinwire.runtime.plan import Call
@@ -65,7 +66,7 @@ class Receive:
         self.deadline_s = float("inf")
 
 
-def pair_call(rank: int, data: Array, dtype: DType, options: CallOptions) -> Call:
+def pair_call(rank: int, data: Array, dtype: DType, grid: Grid, options: CallOptions) -> Call:
     return Call(
         kind=CollectiveKind.SEND_RECV,
         rank=rank,
@@ -74,5 +75,6 @@ def pair_call(rank: int, data: Array, dtype: DType, options: CallOptions) -> Cal
         sizes=((Buffer.DATA, (data.size,)),),
         common_sizes=(data.size,),
         tiled_bytes=data.nbytes,
+        grid=grid,
         shape=options.shape,
     )

@@ -121,7 +121,7 @@ class MemoryTransport:
         self.alive = False
         self.links_by_peer: dict[str, MemoryLink] = {}
         self.contact = Contact(
-            endpoint=f"{index:032x}", host=host, host_key="memory", addresses={"memory": str(index)}
+            endpoint=f"{index:032x}", host=host, host_key=f"memory-{index}", addresses={"memory": str(index)}
         )
 
     def start(self, receiver: Receiver) -> Contact:
