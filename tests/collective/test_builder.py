@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from thinwire.collective import Buffer, Collective, CollectiveKind, ProgramBuilder, Ref, write_schedule
 from thinwire.collective.schedule import data, input_block
+from thinwire.testing.algorithms import check_schedule
 
 
 def deps(ops: ProgramBuilder) -> list[tuple[int, ...]]:
@@ -42,6 +45,26 @@ def test_additions_happen_in_the_order_of_the_list() -> None:
     for peer in (3, 1, 2):
         ops.recv_reduce(peer, data(0))
     assert deps(ops) == [(), (0,), (1,)]
+
+
+def test_both_ranks_can_add_in_the_order_of_ranks() -> None:
+    """Received first and reduced after, the other's value may stand on the left."""
+
+    def body(ops: ProgramBuilder) -> None:
+        received = ops.scratch(like=data(0))
+        ops.send(1 - ops.rank, data(0))
+        ops.recv(1 - ops.rank, received)
+        if ops.rank == 0:
+            ops.reduce(received, data(0))
+        else:
+            ops.reduce(data(0), received)
+            ops.copy(received, data(0))
+
+    collective = Collective(kind=CollectiveKind.ALL_REDUCE, num_ranks=2, num_chunks=1)
+    schedule = write_schedule(collective, "example", body)
+    assert [op.deps for op in schedule.program(0)] == [(), (), (0, 1)]
+    assert [op.deps for op in schedule.program(1)] == [(), (), (1,), (0, 2)]
+    check_schedule(schedule, np.random.default_rng(0))
 
 
 def test_what_follows_from_other_dependencies_is_left_out() -> None:

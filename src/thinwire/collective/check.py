@@ -78,7 +78,7 @@ def prove(schedule: Schedule, *, window: int | None = None) -> Proof:
     expansion = Expansion(schedule)
     order = HappensBefore(expansion, window)
     _DataFlow(expansion, order).prove()
-    if schedule.collective.kind is CollectiveKind.BARRIER:
+    if schedule.collective.kind == CollectiveKind.BARRIER:
         _prove_barrier(expansion, order)
     return _measure(expansion, order, window)
 
@@ -123,7 +123,7 @@ class _DataFlow:
             for ref, promised in postcondition(self.collective, rank).items():
                 if self._is_sized(rank, ref):
                     value = self._prove_sum(rank, ref, promised)
-                    if self.collective.kind is CollectiveKind.ALL_REDUCE:
+                    if self.collective.kind == CollectiveKind.ALL_REDUCE:
                         self._prove_identical(rank, ref, value, *kept.setdefault(ref.chunk, (rank, value)))
 
     def _step(self, number: int) -> None:
@@ -243,7 +243,7 @@ def _measure(expansion: Expansion, order: HappensBefore, window: int | None) -> 
             weight[rank] += sum(_weight(expansion, rank, ref) for ref in op.source)
             senders[op.peer].add(rank)
     collective = schedule.collective
-    blocks = 0 if collective.kind is CollectiveKind.BARRIER else collective.num_ranks
+    blocks = 0 if collective.kind == CollectiveKind.BARRIER else collective.num_ranks
     return Proof(
         window=window,
         steps=max(order.depth, default=0),

@@ -108,7 +108,7 @@ def _check_same_bytes(schedule: Schedule, runs: list[list[Memory]]) -> None:
     first = runs[0]
     for memory in runs:
         for rank, own in enumerate(memory):
-            like = first[0 if collective.kind is CollectiveKind.ALL_REDUCE else rank]
+            like = first[0 if collective.kind == CollectiveKind.ALL_REDUCE else rank]
             for ref in postcondition(collective, rank).keys() & like.keys():
                 assert own[ref].tobytes() == like[ref].tobytes(), (
                     f"{schedule}: {ref} has other bytes on rank {rank}, or in another order"
