@@ -130,6 +130,16 @@ def test_a_dependency_without_a_common_chunk_is_pure_order() -> None:
     assert all(lowered.segments[index].dependents == tuple(sends) for index in receives)
 
 
+def test_every_writer_that_an_op_is_ordered_after_counts_not_only_the_last() -> None:
+    """Two receives into one chunk that do not wait for each other (the network orders them), then a send of it."""
+    program = (
+        Op(kind=OpKind.RECV, peer=0, target=data(0)),
+        Op(kind=OpKind.RECV, peer=2, target=data(0)),
+        Op(kind=OpKind.SEND, peer=3, source=data(0), deps=(0, 1)),
+    )
+    assert lower(program, lambda ref: 10, 8, GRID).segments[2].num_deps == 2
+
+
 def test_small_ops_are_one_frame_whatever_their_chunks() -> None:
     op = Op(kind=OpKind.SEND, peer=1, source=data(0, 1, 2))
     (segment,) = lower((op,), lambda ref: 10, 4, GRID).segments

@@ -189,11 +189,12 @@ def _dependencies(program: Program, cuts: list[list[Cut]], first_index: list[int
         accesses = [(ref, False) for ref in op.source] + [(ref, True) for ref in op.target]
         conflicting: set[int] = set()  # earlier ops to compare with, segment by segment
         for ref, writes in accesses:
+            left = before
             for other, other_writes in reversed(touching.get(ref, ())):
-                if before >> other & 1 and (writes or other_writes):
+                if left >> other & 1 and (writes or other_writes):
                     conflicting.add(other)
                     if other_writes:
-                        break  # that one already waits for everything earlier on this ref
+                        left &= ~ancestors[other]  # that one waits for these itself
         shared = {ref for ref, _ in accesses}
         # A dependency between ops that have no chunk in common is pure order: all segments of one before the other.
         ordered = [dep for dep in op.deps if not shared & {*program[dep].source, *program[dep].target}]

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from thinwire.collective import generate
+from thinwire.collective import generate, prove
 from thinwire.collective.schedule import Buffer, Collective, CollectiveKind, Ref, Schedule, chunk_bounds
 from thinwire.collective.selection import choose
 from thinwire.runtime.lowering import Grid, Lowered, lower
@@ -199,7 +199,10 @@ def plan_for(call: Call) -> Plan:
 def _schedule(
     kind: CollectiveKind, num_ranks: int, root: int, algorithm: str, params: tuple[tuple[str, int], ...]
 ) -> Schedule:
-    return generate(Collective(kind=kind, num_ranks=num_ranks, root=root), algorithm, **dict(params))
+    """A schedule, proved: nothing runs that the checker has not passed. ScheduleError would be our own bug."""
+    schedule = generate(Collective(kind=kind, num_ranks=num_ranks, root=root), algorithm, **dict(params))
+    prove(schedule)
+    return schedule
 
 
 @functools.lru_cache(maxsize=1024)
