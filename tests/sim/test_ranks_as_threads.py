@@ -58,3 +58,23 @@ def test_every_collective(kind: CollectiveKind, everywhere: Everywhere) -> None:
         everywhere(run)
         for rank in range(NUM_RANKS):
             call.check(rank)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_ranks_that_run_ahead_of_each_other(seed: int, everywhere: Everywhere) -> None:
+    """The same thirty small collectives on every rank, nobody waiting for the others: first calls, then answers."""
+    rng = np.random.default_rng(seed)
+    calls = [
+        CollectiveCall(KINDS[rng.integers(len(KINDS))], NUM_RANKS, int(10 ** rng.uniform(0, 3)), rng)
+        for _ in range(30)
+    ]
+
+    def run(member: Communicator) -> None:
+        jobs = [call.submit(member) for call in calls]
+        for job in jobs:
+            job.wait(TIMEOUT_S)
+
+    everywhere(run)
+    for call in calls:
+        for rank in range(NUM_RANKS):
+            call.check(rank)
