@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 from torch._C._distributed_c10d import (
     AllgatherOptions,
@@ -38,35 +39,39 @@ from thinwire.runtime.job import Job
 from thinwire.runtime.lanes import Completion, all_of
 from thinwire.runtime.loopback import Loopback
 from thinwire.runtime.operation import CallOptions
-from thinwire.runtime.reduction import Array, ReduceOp
+from thinwire.runtime.reduction import Array, DType, ReduceOp
 from thinwire.runtime.strand import Call
 from thinwire.runtime.torch_buffers import HostStaging, Staging, dtype_of, reducible_dtype_of, staging_for
 from thinwire.runtime.work import Outputs, ThinwireWork
 
 
 class Reduction(NamedTuple):
-    """torch's ``ReduceOp`` in ours: an operation, and what comes before and after it."""
+    """torch's ``ReduceOp`` on one element type in ours: an operation, and what comes before and after it."""
 
     op: ReduceOp
+    dtype: DType
     average: bool = False
     premultiply: float | None = None
 
     @classmethod
-    def of(cls, op: TorchReduceOp) -> Reduction:
-        """Translate ``op``.
+    def of(cls, name: str, op: TorchReduceOp, torch_dtype: torch.dtype) -> Reduction:
+        """Translate for a call named ``name``.
 
         Raises:
-            UsageError: a pre-multiplied sum with more than one factor.
+            UsageError: there is no such reduction of such tensors.
         """
+        dtype = reducible_dtype_of(name, torch_dtype)
         state: Any = op.__getstate__()
         kind, factor = state
         if kind == TorchReduceOp.AVG:
-            return cls(ReduceOp.SUM, average=True)
+            if dtype.name == "bool":
+                raise UsageError(f"{name}: an average of bool is not defined: convert it to float32 first")
+            return cls(ReduceOp.SUM, dtype, average=True)
         if kind == TorchReduceOp.PREMUL_SUM:
             if isinstance(factor, Tensor) and factor.numel() != 1:
-                raise UsageError(f"a pre-multiplied sum takes one factor, found {factor.numel()}")
-            return cls(ReduceOp.SUM, premultiply=float(factor))
-        return cls(ReduceOp[kind.name])
+                raise UsageError(f"{name}: a pre-multiplied sum takes one factor, found {factor.numel()}")
+            return cls(ReduceOp.SUM, dtype, premultiply=float(factor))
+        return cls(ReduceOp[kind.name], dtype)
 
 
 class TorchOptions(Protocol):
@@ -108,25 +113,16 @@ class TorchCalls:
 
     def _all_reduce(self, name: str, tensors: Sequence[Tensor], opts: AllreduceOptions) -> ThinwireWork:
         staging = staging_for(name, tensors)
-        reduction = Reduction.of(opts.reduceOp)
-        calls = [
-            self._all_reduce_call(name, tensor, staging.update(tensor), reduction, opts) for tensor in tensors
-        ]
-        return self._launch(_each(calls), staging, list(tensors))
 
-    def _all_reduce_call(
-        self, name: str, tensor: Tensor, data: Array, reduction: Reduction, opts: AllreduceOptions
-    ) -> Call:
-        dtype = reducible_dtype_of(name, tensor.dtype)
-        options = self._call_options(opts, tensor.shape)
-        return lambda to: to.all_reduce(
-            data,
-            reduction.op,
-            dtype,
-            average=reduction.average,
-            premultiply=reduction.premultiply,
-            options=options,
-        )
+        def call_for(tensor: Tensor) -> Call:
+            data = staging.update(tensor)
+            op, dtype, average, premultiply = Reduction.of(name, opts.reduceOp, tensor.dtype)
+            options = self._call_options(opts, tensor.shape)
+            return lambda to: to.all_reduce(
+                data, op, dtype, average=average, premultiply=premultiply, options=options
+            )
+
+        return self._launch(_each(list(map(call_for, tensors))), staging, list(tensors))
 
     def reduce(self, tensors: Sequence[Tensor] | Tensor, opts: ReduceOptions | None = None) -> ThinwireWork:
         """As in Gloo, the tensor of a rank other than the root holds nothing meaningful afterwards."""
@@ -134,8 +130,7 @@ class TorchCalls:
         tensor = _single("reduce", tensors)
         staging = staging_for("reduce", [tensor])
         data = staging.update(tensor)
-        op, average, premultiply = Reduction.of(opts.reduceOp)
-        dtype = reducible_dtype_of("reduce", tensor.dtype)
+        op, dtype, average, premultiply = Reduction.of("reduce", opts.reduceOp, tensor.dtype)
         options = self._call_options(opts, tensor.shape)
         root = opts.rootRank
         return self._launch(
@@ -314,8 +309,7 @@ class TorchCalls:
     ) -> Call:
         opts = opts or ReduceScatterOptions()
         target = staging.write(output)
-        op, average, premultiply = Reduction.of(opts.reduceOp)
-        dtype = reducible_dtype_of(name, output.dtype)
+        op, dtype, average, premultiply = Reduction.of(name, opts.reduceOp, output.dtype)
         options = self._call_options(opts)
         return lambda to: to.reduce_scatter(
             sources, target, op, dtype, average=average, premultiply=premultiply, options=options
