@@ -14,21 +14,24 @@ from thinwire.trace import load
 pytestmark = pytest.mark.system
 
 ASKS_FOR_GLOO = """
+import sys
+
 import torch
 import torch.distributed as dist
 
 dist.init_process_group("gloo")
 numbers = torch.ones(3)
 dist.all_reduce(numbers)
-print(dist.get_backend(), type(dist.group.WORLD).__module__.split(".")[0], numbers.tolist())
+made_by = type(dist.group.WORLD).__module__.split(".")[0]
+sys.stdout.write(f"{dist.get_backend()} {made_by} {numbers.tolist()}\\n")  # one write: lines of ranks do not mix
 dist.destroy_process_group()
 """
 FAILS_THE_FIRST_TIME = """
-import os
+import os, sys
 
 if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
     raise ValueError("on purpose")
-print("second time")
+sys.stdout.write("second time\\n")
 """
 
 
