@@ -66,6 +66,7 @@ class Receive:
 
 
 def pair_call(rank: int, data: Array, dtype: DType, options: CallOptions) -> Call:
+    """A message between two ranks, as the sender (0) or the receiver (1) describes it."""
     return Call(
         kind=CollectiveKind.SEND_RECV,
         rank=rank,
