@@ -2,10 +2,10 @@
 
     python benchmarks/transport.py [--seconds 1.0]
 
-For each way between them (TCP, Unix sockets, Unix sockets with cross-memory): the round trip of a 64-byte frame answered
-from ``on_frame``, and the payload bytes a second that each side receives while both send frames of each size. Beside
-them the same over bare blocking sockets from Python, one writer and one reader thread, which is what the transport
-cannot beat without cross-memory.
+For each way between them (TCP, Unix sockets, Unix sockets with cross-memory): the round trip of a 64-byte frame,
+answered from ``on_frame``, and the payload bytes a second that each side receives while both send frames of each
+size. Beside them the same over bare blocking sockets from Python, one writer and one reader thread, which is what the
+transport cannot beat without cross-memory.
 """
 
 from __future__ import annotations

@@ -18,8 +18,13 @@ from docs.picture import all_reduce_picture
 from thinwire import errors
 from thinwire.lab.environment import MEANINGS
 from thinwire.runtime.config import RuntimeConfig, variable_of
+from thinwire.runtime.rendezvous import SECRET_VARIABLE
 
 DOCS = Path(__file__).resolve().parent
+_SECRET = (
+    "what the processes of the job prove to each other that they know, at least 16 characters, the same for all; "
+    "else one rank draws it and the others read it from torch's store."
+)
 _WRITTEN_BY = "<!-- Written by docs/generate.py from {source}: change that, then run `make docs`. -->\n\n"
 
 
@@ -52,7 +57,7 @@ def _errors() -> Iterator[str]:
 
 def _environment() -> Iterator[str]:
     yield "# Environment variables\n"
-    yield "They are read once, when a process group is made. Each overrides one field of"
+    yield "They are read when the first process group is made. All but the last override a field of"
     yield "`thinwire.runtime.config.RuntimeConfig`; none changes the result of a collective.\n"
     yield "| variable | default | meaning |"
     yield "| --- | --- | --- |"
@@ -60,6 +65,7 @@ def _environment() -> Iterator[str]:
     for field in msgspec.structs.fields(RuntimeConfig):
         default = "" if field.default is None else f"`{field.default}`".lower()
         yield f"| `{variable_of(field.name)}` | {default} | {meanings[field.name]} |"
+    yield f"| `{SECRET_VARIABLE}` |  | {_SECRET} |"
     yield "\n## Inside a host of a lab\n"
     yield "Set by `thinwire lab run` and `exec` for the command, so that scripts written for torchrun run unchanged.\n"
     yield "| variable | what it holds |"

@@ -16,6 +16,8 @@ import threading
 import traceback
 from collections.abc import Callable
 
+os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"  # else torch imports thinwire
+
 import msgspec  # noqa: F401
 import numba  # noqa: F401
 import numpy  # noqa: F401

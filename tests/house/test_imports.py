@@ -29,6 +29,7 @@ ALLOWED = {
     "typer": ("cli/",),
     "rich": ("cli/",),
 }
+ASIDE = ("thinwire.sim", "thinwire.testing")
 
 
 @pytest.mark.parametrize("library", ALLOWED)
@@ -40,6 +41,17 @@ def test_a_library_stays_in_its_rooms(library: str) -> None:
         if name.split(".")[0] == library and not str(path.relative_to(PACKAGE)).startswith(ALLOWED[library])
     ]
     assert not strays, f"{library} may be imported in {ALLOWED[library] or 'no file'} only, not in {strays}"
+
+
+def test_nothing_but_the_command_line_uses_the_simulator_or_the_kits() -> None:
+    users = [
+        f"{path.relative_to(PACKAGE)}:{line}"
+        for name, path in modules().items()
+        if not name.startswith(ASIDE) and not name.startswith("thinwire.cli")
+        for imported, line in imports(path)
+        if imported.startswith(ASIDE)
+    ]
+    assert not users
 
 
 def test_importing_a_module_has_no_effect() -> None:

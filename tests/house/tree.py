@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import subprocess
 from collections.abc import Iterator
 from functools import cache
@@ -10,6 +11,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "thinwire"
+
+
+def is_installed() -> bool:
+    """Whether this is an installed package (``pip install -e .``) and not only a folder on the path.
+
+    An installed one has entry points, so that torch loads the backend and ``import thinwire`` need not load torch.
+    """
+    return bool(importlib.metadata.packages_distributions().get("thinwire"))
 
 
 @cache

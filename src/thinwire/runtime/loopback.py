@@ -16,6 +16,7 @@ from thinwire.runtime.reduction import Array
 class Loopback:
     """Matches sends and receives of one rank by tag, in the order of the calls. Thread-safe.
 
+    >>> import numpy as np
     >>> loopback, data = Loopback(rank=0), np.zeros(2)
     >>> received = loopback.recv(data, tag=7)
     >>> loopback.send(np.ones(2), tag=7).wait()

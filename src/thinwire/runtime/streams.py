@@ -67,6 +67,7 @@ class Receive:
 
 
 def pair_call(rank: int, data: Array, dtype: DType, grid: Grid, options: CallOptions) -> Call:
+    """A message between two ranks, as the sender (0) or the receiver (1) describes it."""
     return Call(
         kind=CollectiveKind.SEND_RECV,
         rank=rank,
