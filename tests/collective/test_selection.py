@@ -16,7 +16,7 @@ from thinwire.collective import (
     parse_override,
     prove,
 )
-from thinwire.collective.selection import RULES
+from thinwire.collective.selection import RULES, Place, place_of
 from thinwire.errors import UsageError
 
 ALL_REDUCE, ALL_TO_ALL = CollectiveKind.ALL_REDUCE, CollectiveKind.ALL_TO_ALL
@@ -49,8 +49,9 @@ def test_every_call_has_an_algorithm_that_can_do_it() -> None:
 def test_every_line_of_the_table_is_used() -> None:
     """No line hides behind those above it."""
     used = {
-        (kind, choose(kind, num_ranks, num_bytes, is_half=is_half, is_even=is_even).algorithm)
+        (kind, choose(kind, num_ranks, num_bytes, is_half=is_half, is_even=is_even, place=place).algorithm)
         for kind, num_ranks, num_bytes, is_half, is_even in CALLS
+        for place in Place
     }
     assert used == {(kind, rule.algorithm) for rule in RULES for kind in rule.kinds}
 
@@ -65,6 +66,25 @@ def test_small_data_takes_few_steps_and_large_data_few_bytes() -> None:
     assert choose(ALL_REDUCE, 8, 1 << 10).algorithm == "recursive_doubling"
     assert choose(ALL_REDUCE, 8, 1 << 24).algorithm == "direct"
     assert choose(ALL_REDUCE, 64, 1 << 24).algorithm == "ring"
+
+
+def test_where_cores_are_scarce_few_messages_win() -> None:
+    assert choose(ALL_REDUCE, 4, 1 << 20, place=Place.CROWDED_HOST).algorithm == "star"
+    assert choose(ALL_REDUCE, 4, 1 << 20, place=Place.HOST).algorithm == "direct"
+    assert choose(ALL_REDUCE, 8, 1 << 24, place=Place.CROWDED_HOST).algorithm == "ring"
+
+
+@pytest.mark.parametrize(
+    ("keys", "cores", "place"),
+    [
+        (["a"], 1, Place.HOST),
+        (["a", "a"], 2, Place.HOST),
+        (["a", "a", "a"], 2, Place.CROWDED_HOST),
+        (["a", "b"], 1, Place.NETWORK),
+    ],
+)
+def test_the_place_follows_from_the_hosts_and_the_cores(keys: list[str], cores: int, place: Place) -> None:
+    assert place_of(keys, cores) is place
 
 
 class TestOverride:

@@ -9,19 +9,39 @@ Not here: measuring, and making the schedule (``algorithms.generate``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import enum
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from thinwire.collective.algorithms import algorithms_for, collective_kind, find_algorithm
 from thinwire.collective.schedule import CollectiveKind
 from thinwire.errors import UsageError
 
-KiB = 1 << 10
+KiB, MiB = 1 << 10, 1 << 20
 
 ALL_REDUCE, REDUCE, BROADCAST = CollectiveKind.ALL_REDUCE, CollectiveKind.REDUCE, CollectiveKind.BROADCAST
 ALL_GATHER, REDUCE_SCATTER = CollectiveKind.ALL_GATHER, CollectiveKind.REDUCE_SCATTER
 ALL_TO_ALL, BARRIER = CollectiveKind.ALL_TO_ALL, CollectiveKind.BARRIER
 GATHER, SCATTER, SEND_RECV = CollectiveKind.GATHER, CollectiveKind.SCATTER, CollectiveKind.SEND_RECV
+
+
+class Place(enum.StrEnum):
+    """Where the ranks of a group are. On a crowded host the cores are the bottleneck, and few messages win."""
+
+    NETWORK = "network"  # on several hosts
+    HOST = "host"  # on one, with a core each
+    CROWDED_HOST = "crowded_host"  # on one, with fewer cores than ranks
+
+
+def place_of(host_keys: Sequence[str], num_cores: int) -> Place:
+    """The place of a group whose ranks have these ``Contact.host_key``; ``num_cores`` of the host at hand.
+
+    >>> place_of(["a", "a", "a"], num_cores=2), place_of(["a", "b"], num_cores=2)
+    (<Place.CROWDED_HOST: 'crowded_host'>, <Place.NETWORK: 'network'>)
+    """
+    if len(set(host_keys)) > 1:
+        return Place.NETWORK
+    return Place.HOST if len(host_keys) <= num_cores else Place.CROWDED_HOST
 
 
 class Rule(NamedTuple):
@@ -33,6 +53,7 @@ class Rule(NamedTuple):
         max_bytes: largest size of the data (of the larger buffer, for block collectives).
         min_ranks, max_ranks: fewest and most ranks.
         is_half: only for half types (True).
+        places: only there; none named: anywhere.
     """
 
     kinds: tuple[CollectiveKind, ...]
@@ -41,10 +62,16 @@ class Rule(NamedTuple):
     min_ranks: int = 1
     max_ranks: int | None = None
     is_half: bool = False
+    places: tuple[Place, ...] = ()
 
 
+# The sizes for hosts were measured on 2 cores with 2, 3, 4 and 8 ranks (`thinwire bench all-reduce --algorithm`).
 RULES = (
     Rule((ALL_REDUCE, REDUCE, REDUCE_SCATTER), "direct", is_half=True),
+    Rule((ALL_REDUCE,), "recursive_doubling", max_bytes=2 * MiB, max_ranks=2, places=(Place.HOST,)),
+    Rule((ALL_REDUCE,), "recursive_doubling", max_bytes=64 * KiB, places=(Place.HOST,)),
+    Rule((ALL_REDUCE,), "star", max_bytes=4 * MiB, max_ranks=16, places=(Place.CROWDED_HOST,)),
+    Rule((ALL_REDUCE,), "ring", min_ranks=5, max_ranks=16, places=(Place.CROWDED_HOST,)),
     Rule((ALL_REDUCE,), "recursive_doubling", max_bytes=32 * KiB),
     Rule((BROADCAST, REDUCE), "binomial_tree", max_bytes=32 * KiB),
     Rule((ALL_GATHER,), "bruck", max_bytes=32 * KiB, min_ranks=9),
@@ -74,6 +101,7 @@ def choose(
     *,
     is_half: bool = False,
     is_even: bool = True,
+    place: Place = Place.NETWORK,
     override: str | None = None,
 ) -> Choice:
     """What to use for one call.
@@ -82,6 +110,7 @@ def choose(
         num_bytes: size of the data (of the larger buffer, for block collectives).
         is_half: float16 or bfloat16 to be reduced.
         is_even: all blocks have one size; if not, algorithms that need it are passed over.
+        place: where the ranks are.
         override: see ``parse_override``; collectives that it does not name are chosen by the table.
 
     Raises:
@@ -93,7 +122,7 @@ def choose(
     {'group_size': 2}
     """
     name, params = (parse_override(override) if override else {}).get(kind) or Choice(
-        _first_fitting(kind, num_ranks, num_bytes, is_half=is_half, is_even=is_even), {}
+        _first_fitting(kind, num_ranks, num_bytes, is_half, is_even, place), {}
     )
     algorithm = find_algorithm(kind, name)
     if algorithm.even_blocks and not is_even:
@@ -133,7 +162,7 @@ def parse_override(text: str) -> Mapping[CollectiveKind, Choice]:
 
 
 def _first_fitting(
-    kind: CollectiveKind, num_ranks: int, num_bytes: int, *, is_half: bool, is_even: bool
+    kind: CollectiveKind, num_ranks: int, num_bytes: int, is_half: bool, is_even: bool, place: Place
 ) -> str:
     return next(
         rule.algorithm
@@ -143,6 +172,7 @@ def _first_fitting(
         and rule.min_ranks <= num_ranks
         and (rule.max_ranks is None or num_ranks <= rule.max_ranks)
         and (is_half or not rule.is_half)
+        and (not rule.places or place in rule.places)
         and (is_even or not find_algorithm(kind, rule.algorithm).even_blocks)
     )
 

@@ -226,7 +226,7 @@ class Communicator:
             root=root,
             op=op,
             average=average,
-            grid=self._group.grid,
+            place=self._group.place,
             algorithm=options.algorithm or self._algorithm,
             shape=options.shape,
         )
@@ -261,7 +261,7 @@ class Communicator:
             root=root,
             op=op,
             average=average,
-            grid=self._group.grid,
+            place=self._group.place,
             algorithm=options.algorithm or self._algorithm,
             shape=options.shape,
         )

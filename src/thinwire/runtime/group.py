@@ -9,18 +9,19 @@ Not here: the public calls (``communicator``), what a tile does (``flight``), an
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from thinwire.collective.schedule import Buffer
+from thinwire.collective.selection import place_of
 from thinwire.errors import AbortedError, CollectiveTimeoutError, MismatchError, PeerError, ThinwireError
 from thinwire.runtime.failure import MISMATCH_GRACE_S, FailReport, Mismatch
 from thinwire.runtime.flight import Flight, Wires
 from thinwire.runtime.inbox import eager_cost
 from thinwire.runtime.job import Job
-from thinwire.runtime.lowering import LOCAL_GRID, NETWORK_GRID
 from thinwire.runtime.memory import Array
 from thinwire.runtime.operation import CallOptions, Operation
 from thinwire.runtime.plan import Call, Plan, plan_for
@@ -54,8 +55,7 @@ class Group:
         self.num_ranks = len(contacts)
         self.group = group
         self.timeout_s = timeout_s
-        hosts = {contact.host_key for contact in contacts}
-        self.grid = LOCAL_GRID if len(hosts) == 1 else NETWORK_GRID
+        self.place = place_of([contact.host_key for contact in contacts], os.cpu_count() or 1)
         self._endpoint = endpoint
         self._contacts = tuple(contacts)
         self._rank_of = {contact.endpoint: index for index, contact in enumerate(contacts)}
@@ -77,7 +77,7 @@ class Group:
         return self._start(plan_for(call), chunks, self, self.group, Job(str(call)), options)
 
     def send(self, data: Array, to: int, tag: int, dtype: DType, options: CallOptions) -> Job:
-        plan = plan_for(pair_call(0, data, dtype, self.grid, options))
+        plan = plan_for(pair_call(0, data, dtype, self.place, options))
         stream = stream_id(self.group, self.rank, to, tag)
         job = Job(f"send to rank {to}")
         return self._start(plan, {Buffer.DATA: [data]}, Pair(self, self.rank, to), stream, job, options)
@@ -105,7 +105,7 @@ class Group:
 
     def _enlist_receive(self, receive: Receive, source: int) -> None:
         """Bind a receive to the next message of its source. The lock is held."""
-        call = pair_call(1, receive.data, receive.dtype, self.grid, receive.options)
+        call = pair_call(1, receive.data, receive.dtype, self.place, receive.options)
         receive.job.source = source
         stream = self._watch(source, receive.tag)
         pair = Pair(self, source, self.rank)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from thinwire.collective.schedule import Buffer, Op, OpKind, Program, Ref
+from thinwire.collective.selection import Place
 
 
 class Grid(NamedTuple):
@@ -36,6 +37,11 @@ class Grid(NamedTuple):
 LOCAL_GRID = Grid(segment_bytes_min=512 << 10, segment_bytes_max=1 << 20, pieces=2)
 # Over a network the last segment of one phase delays the next phase by its time on the wire: many and small.
 NETWORK_GRID = Grid(segment_bytes_min=64 << 10, segment_bytes_max=256 << 10, pieces=32)
+
+
+def grid_for(place: Place) -> Grid:
+    """The grid of groups that are at ``place``."""
+    return NETWORK_GRID if place is Place.NETWORK else LOCAL_GRID
 
 
 class Piece(NamedTuple):

@@ -21,8 +21,8 @@ import numpy as np
 
 from thinwire.collective import generate, prove
 from thinwire.collective.schedule import Buffer, Collective, CollectiveKind, Ref, Schedule, chunk_bounds
-from thinwire.collective.selection import choose
-from thinwire.runtime.lowering import Grid, Lowered, lower
+from thinwire.collective.selection import Place, choose
+from thinwire.runtime.lowering import Grid, Lowered, grid_for, lower
 from thinwire.runtime.memory import Arithmetic, Array, Memory
 from thinwire.runtime.reduction import DTYPES, DType, ReduceOp
 
@@ -38,7 +38,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         sizes: elements of the chunks of INPUT and OUTPUT, or the total of DATA.
         common_sizes: what of the sizes is known to every rank, and therefore compared between them.
         tiled_bytes: bytes of the whole collective if every rank knows them, else 0: such a call is one tile.
-        grid: how its chunks are cut into segments.
+        place: where the group's ranks are; decides the algorithm, and how chunks are cut.
     """
 
     kind: CollectiveKind
@@ -48,7 +48,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     sizes: Sizes
     common_sizes: tuple[int, ...]
     tiled_bytes: int
-    grid: Grid
+    place: Place
     root: int = 0
     op: ReduceOp | None = None
     average: bool = False
@@ -106,7 +106,7 @@ class Plan:
             call.common_sizes,
             schedule.fingerprint,
             call.average,
-            call.grid,
+            call.place,
         )
         digest = hashlib.blake2b(repr(common).encode(), digest_size=8).digest()
         self.signature = int.from_bytes(digest, "little")
@@ -148,7 +148,11 @@ class Plan:
                 for buffer, chunks in self._sizes.items()
             }
             found = _lowered(
-                self.schedule, self.call.rank, self.call.dtype, self.call.grid, tuple(sizes.items())
+                self.schedule,
+                self.call.rank,
+                self.call.dtype,
+                grid_for(self.call.place),
+                tuple(sizes.items()),
             )
             self._tiles[index] = found
         return found
@@ -184,11 +188,14 @@ def plan_for(call: Call) -> Plan:
         UsageError: no such algorithm for this collective, or no such reduction on this type.
     """
     half = call.op is not None and call.dtype.is_half
-    num_bytes = call.tiled_bytes or max(
-        (sum(sizes) * call.dtype.itemsize for _, sizes in call.sizes), default=0
-    )
     algorithm, params = choose(
-        call.kind, call.num_ranks, num_bytes, is_half=half, is_even=_is_even(call), override=call.algorithm
+        call.kind,
+        call.num_ranks,
+        call.tiled_bytes,
+        is_half=half,
+        is_even=_is_even(call),
+        place=call.place,
+        override=call.algorithm,
     )
     return Plan(
         call, _schedule(call.kind, call.num_ranks, call.root, algorithm, tuple(sorted(params.items())))

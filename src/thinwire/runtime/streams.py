@@ -10,9 +10,9 @@ import hashlib
 from typing import NamedTuple
 
 from thinwire.collective.schedule import Buffer, CollectiveKind
+from thinwire.collective.selection import Place
 from thinwire.runtime.flight import Wires
 from thinwire.runtime.job import Job
-from thinwire.runtime.lowering import Grid
 from thinwire.runtime.memory import Array
 from thinwire.runtime.operation import CallOptions
 from thinwire.runtime.plan import Call
@@ -66,7 +66,7 @@ class Receive:
         self.deadline_s = float("inf")
 
 
-def pair_call(rank: int, data: Array, dtype: DType, grid: Grid, options: CallOptions) -> Call:
+def pair_call(rank: int, data: Array, dtype: DType, place: Place, options: CallOptions) -> Call:
     """A message between two ranks, as the sender (0) or the receiver (1) describes it."""
     return Call(
         kind=CollectiveKind.SEND_RECV,
@@ -76,6 +76,6 @@ def pair_call(rank: int, data: Array, dtype: DType, grid: Grid, options: CallOpt
         sizes=((Buffer.DATA, (data.size,)),),
         common_sizes=(data.size,),
         tiled_bytes=data.nbytes,
-        grid=grid,
+        place=place,
         shape=options.shape,
     )
