@@ -1,4 +1,4 @@
-"""The world of four ranks that the system tests share."""
+"""The worlds that the system tests share."""
 
 from __future__ import annotations
 
@@ -8,20 +8,34 @@ import pytest
 
 from tests.system.world import World
 
+Worlds = dict[tuple[int, str | None], World]
+
 
 @pytest.fixture(scope="session")
-def shared_world() -> Iterator[list[World]]:
-    holder: list[World] = []
-    yield holder
-    for world in holder:
+def worlds() -> Iterator[Worlds]:
+    """Worlds in use, by size and backend."""
+    used: Worlds = {}
+    yield used
+    for world in used.values():
         world.close()
 
 
+def healthy(worlds: Worlds, num_ranks: int, backend: str | None) -> World:
+    key = num_ranks, backend
+    if key in worlds and not worlds[key].healthy:
+        worlds.pop(key).close()
+    if key not in worlds:
+        worlds[key] = World(num_ranks, backend)
+    return worlds[key]
+
+
 @pytest.fixture
-def world(shared_world: list[World]) -> World:
+def world(worlds: Worlds) -> World:
     """Four ranks over thinwire; fresh ones if the last test broke them."""
-    if shared_world and not shared_world[0].healthy:
-        shared_world.pop().close()
-    if not shared_world:
-        shared_world.append(World(4))
-    return shared_world[0]
+    return healthy(worlds, 4, "thinwire")
+
+
+@pytest.fixture
+def ungrouped_world(worlds: Worlds) -> World:
+    """Two processes that have not initialised torch.distributed yet."""
+    return healthy(worlds, 2, None)

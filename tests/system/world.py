@@ -7,6 +7,7 @@ step, so it is thrown away and the next test gets a new one.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -19,9 +20,12 @@ LIMIT_S = 60.0
 
 
 class World:
-    """``num_ranks`` processes in one default group of ``backend``."""
+    """``num_ranks`` processes, with RANK and WORLD_SIZE as a launcher sets them.
 
-    def __init__(self, num_ranks: int, backend: str = "thinwire") -> None:
+    They are in one default group of ``backend``; with None in none.
+    """
+
+    def __init__(self, num_ranks: int, backend: str | None = "thinwire") -> None:
         self.num_ranks = num_ranks
         self.healthy = True
         self._folder = tempfile.TemporaryDirectory()
@@ -69,20 +73,17 @@ class World:
             return False, f"the process ended with status {self._processes[rank].exitcode}"
 
 
-def _serve(connection: Connection, backend: str, init_method: str, rank: int, num_ranks: int) -> None:
+def _serve(connection: Connection, backend: str | None, init_method: str, rank: int, num_ranks: int) -> None:
     import torch
     import torch.distributed as dist
 
     import thinwire  # noqa: F401
 
     torch.set_num_threads(1)
-    dist.init_process_group(
-        backend,
-        init_method=init_method,
-        rank=rank,
-        world_size=num_ranks,
-        timeout=timedelta(seconds=LIMIT_S / 2),
-    )
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(num_ranks)}
+    if backend is not None:
+        timeout = timedelta(seconds=LIMIT_S / 2)
+        dist.init_process_group(backend, init_method, timeout, num_ranks, rank)
     while (request := connection.recv()) is not None:
         function, arguments = request
         try:
@@ -90,4 +91,5 @@ def _serve(connection: Connection, backend: str, init_method: str, rank: int, nu
         except BaseException:
             answer = False, traceback.format_exc()
         connection.send(answer)
-    dist.destroy_process_group()
+    if dist.is_initialized():
+        dist.destroy_process_group()
