@@ -85,4 +85,4 @@ def _pinned_like(tensor: Tensor) -> Tensor:
 
 @functools.cache
 def _side_streams(device: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
-    return torch.cuda.Stream(device), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return torch.cuda.Stream(device), torch.cuda.Stream(device)
