@@ -35,7 +35,7 @@ def test_a_script_that_fails_is_one_line_after_its_last_words(tmp_path: Path) ->
     script.write_text("raise ValueError('on purpose')\n")
     answer = thinwire("compare", "--ranks=2", script)
     assert answer.returncode == 1
-    assert "ValueError: on purpose" in answer.stderr
+    assert "ValueError: on purpose" in answer.stderr, answer.stderr
     assert answer.stderr.splitlines()[-1].startswith("thinwire: the script ended with status 1")
 
 

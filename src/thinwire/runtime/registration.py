@@ -3,6 +3,9 @@
 torch itself calls ``register`` at the end of ``import torch``, through the entry-point group ``torch.backends``. So
 ``import thinwire`` need not import torch to keep its promise, whichever of the two comes first.
 
+torch is imported in the functions only: whoever imports this module before torch would else have torch ask for
+``register`` while the module is not there yet.
+
 Not here: the backend (``process_group``).
 """
 
@@ -11,9 +14,6 @@ from __future__ import annotations
 import functools
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
-
-import torch.distributed as dist
-from torch.distributed import distributed_c10d
 
 from thinwire.errors import UsageError
 
@@ -25,6 +25,9 @@ BACKEND = "thinwire"
 
 def register() -> None:
     """Let ``init_process_group("thinwire")`` work, and ``monitored_barrier`` on its groups. Again: no effect."""
+    import torch.distributed as dist
+    from torch.distributed import distributed_c10d
+
     if BACKEND.upper() in dist.Backend._plugins:
         return
     dist.Backend.register_backend(BACKEND, _create, extended_api=True, devices=["cpu", "cuda"])
@@ -49,6 +52,8 @@ def replace(backend: str = "gloo") -> None:
     """
     if backend != "gloo":
         raise UsageError(f"cannot replace {backend!r}: only 'gloo' can be")
+    from torch.distributed import distributed_c10d
+
     from thinwire.runtime.process_group import ThinwireProcessGroup
 
     class Substitute(ThinwireProcessGroup):
@@ -69,6 +74,8 @@ def _create(options: Any, pg_options: Any) -> ThinwireProcessGroup:
 
 def _admitting(monitored_barrier: Any) -> Any:
     """torch's ``monitored_barrier``, which refuses by name every backend but Gloo, for thinwire's groups too."""
+    import torch.distributed as dist
+    from torch.distributed import distributed_c10d
 
     @functools.wraps(monitored_barrier)
     def admitting(
