@@ -1,4 +1,4 @@
-"""A rank dies, or calls something else, while torch waits: every other says so wherever it waits, and can still leave."""
+"""A rank dies, or calls something else, while torch waits: every other says so where it waits, and can leave."""
 
 from __future__ import annotations
 
