@@ -168,6 +168,10 @@ class Flight:
             self._staged.clear()
             self._held.clear()
 
+    def release(self) -> None:
+        """Hand scratch memory back; only once everything has completed."""
+        self._memory.release(self._pool)
+
     # Questions ------------------------------------------------------------------------------------------------
 
     def ranks_waited_for(self) -> list[int]:

@@ -220,7 +220,7 @@ class Group:
                 key,
                 operation.plan.signature,
                 operation.plan.tile(tile).lowered,
-                operation.plan.memory(tile, operation.chunks),
+                operation.plan.memory(tile, operation.chunks, self._endpoint.pool),
                 operation.wires,
                 self._endpoint.pool,
                 priority=operation.priority,
@@ -233,6 +233,7 @@ class Group:
     def _on_tile_done(self, operation: Operation, staging_bytes: int, flight: Flight) -> None:
         tile = flight.key[2]
         operation.finish_tile(tile)
+        flight.release()
         with self._lock:
             if operation.flights.pop(tile, None) is None or self._error is not None:
                 return

@@ -56,13 +56,19 @@ class Memory:
     Args:
         chunks: for each buffer its chunks, 1-D contiguous arrays (ACCUMULATOR in the accumulation dtype).
         arithmetic: how to reduce, widen and narrow elements of this type; None for collectives that only move data.
+        borrowed: what of it belongs to the pool.
     """
 
-    __slots__ = ("_arithmetic", "_bytes", "_chunks", "_itemsize")
+    __slots__ = ("_arithmetic", "_borrowed", "_bytes", "_chunks", "_itemsize")
 
     def __init__(
-        self, chunks: Mapping[Buffer, Sequence[Array]], itemsize: int, arithmetic: Arithmetic | None
+        self,
+        chunks: Mapping[Buffer, Sequence[Array]],
+        itemsize: int,
+        arithmetic: Arithmetic | None,
+        borrowed: Sequence[memoryview] = (),
     ) -> None:
+        self._borrowed = borrowed
         self._chunks = chunks
         self._itemsize = itemsize
         self._arithmetic = arithmetic
@@ -113,6 +119,11 @@ class Memory:
             else:
                 self._arithmetic.reduce(into, what)
 
+    def release(self, pool: BufferPool) -> None:
+        """Hand back what is borrowed. Nobody may touch the memory after this."""
+        for view in self._borrowed:
+            pool.give(view)
+
     def _array(self, piece: Piece) -> Array:
         return self._chunks[piece.buffer][piece.chunk][piece.begin : piece.end]
 
@@ -120,7 +131,7 @@ class Memory:
 class BufferPool:
     """Reusable byte buffers, last given first taken, so that they stay in the cache. Keeps at most ``limit_bytes``."""
 
-    def __init__(self, limit_bytes: int = 8 << 20) -> None:
+    def __init__(self, limit_bytes: int = 16 << 20) -> None:
         self._limit_bytes = limit_bytes
         self._kept_bytes = 0
         self._free: dict[int, list[Array]] = {}

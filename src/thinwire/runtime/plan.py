@@ -23,7 +23,7 @@ from thinwire.collective import generate, prove
 from thinwire.collective.schedule import Buffer, Collective, CollectiveKind, Ref, Schedule, chunk_bounds
 from thinwire.collective.selection import Place, choose
 from thinwire.runtime.lowering import Grid, Lowered, grid_for, lower
-from thinwire.runtime.memory import Arithmetic, Array, Memory
+from thinwire.runtime.memory import Arithmetic, Array, BufferPool, Memory
 from thinwire.runtime.reduction import DTYPES, DType, ReduceOp
 
 TILE_BYTES = 16 << 20
@@ -157,14 +157,17 @@ class Plan:
             self._tiles[index] = found
         return found
 
-    def memory(self, index: int, chunks: Mapping[Buffer, Sequence[Array]]) -> Memory:
-        """The arrays of one tile: slices of the user's chunks, and scratch."""
+    def memory(self, index: int, chunks: Mapping[Buffer, Sequence[Array]], pool: BufferPool) -> Memory:
+        """The arrays of one tile: slices of the user's chunks, and scratch from the pool."""
         own: dict[Buffer, Sequence[Array]] = {
             buffer: self.tile_of(arrays, index) for buffer, arrays in chunks.items()
         }
+        borrowed = []
         for buffer, sizes, storage in self.tile(index).scratch:
-            own[buffer] = [np.empty(size, storage) for size in sizes]
-        return Memory(own, self.call.dtype.itemsize, self.arithmetic)
+            views = [pool.take(size * storage.itemsize) for size in sizes]
+            own[buffer] = [np.frombuffer(view, storage) for view in views]
+            borrowed += views
+        return Memory(own, self.call.dtype.itemsize, self.arithmetic, borrowed)
 
     @property
     def divides_result(self) -> bool:
