@@ -74,6 +74,13 @@ def test_where_cores_are_scarce_few_messages_win() -> None:
     assert choose(ALL_REDUCE, 8, 1 << 24, place=Place.CROWDED_HOST).algorithm == "ring"
 
 
+@pytest.mark.parametrize("place", Place)
+def test_where_order_shows_in_the_bits_no_two_ranks_add_in_their_own_order(place: Place) -> None:
+    for num_ranks, num_bytes in itertools.product((2, 3, 8), (10, 1 << 20)):
+        choice = choose(ALL_REDUCE, num_ranks, num_bytes, is_commutative=False, place=place)
+        assert choice.algorithm != "recursive_doubling"
+
+
 @pytest.mark.parametrize(
     ("keys", "cores", "place"),
     [

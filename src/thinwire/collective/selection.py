@@ -101,6 +101,7 @@ def choose(
     *,
     is_half: bool = False,
     is_even: bool = True,
+    is_commutative: bool = True,
     place: Place = Place.NETWORK,
     override: str | None = None,
 ) -> Choice:
@@ -110,6 +111,8 @@ def choose(
         num_bytes: size of the data (of the larger buffer, for block collectives).
         is_half: float16 or bfloat16 to be reduced.
         is_even: all blocks have one size; if not, algorithms that need it are passed over.
+        is_commutative: a + b and b + a are the same bits. Not so for min and max of floats, whose zeros have signs:
+            algorithms in which two ranks add the same two numbers each in its own order are passed over.
         place: where the ranks are.
         override: see ``parse_override``; collectives that it does not name are chosen by the table.
 
@@ -122,7 +125,7 @@ def choose(
     {'group_size': 2}
     """
     name, params = (parse_override(override) if override else {}).get(kind) or Choice(
-        _first_fitting(kind, num_ranks, num_bytes, is_half, is_even, place), {}
+        _first_fitting(kind, num_ranks, num_bytes, is_half, is_even, is_commutative, place), {}
     )
     algorithm = find_algorithm(kind, name)
     if algorithm.even_blocks and not is_even:
@@ -162,7 +165,13 @@ def parse_override(text: str) -> Mapping[CollectiveKind, Choice]:
 
 
 def _first_fitting(
-    kind: CollectiveKind, num_ranks: int, num_bytes: int, is_half: bool, is_even: bool, place: Place
+    kind: CollectiveKind,
+    num_ranks: int,
+    num_bytes: int,
+    is_half: bool,
+    is_even: bool,
+    is_commutative: bool,
+    place: Place,
 ) -> str:
     return next(
         rule.algorithm
@@ -172,6 +181,7 @@ def _first_fitting(
         and rule.min_ranks <= num_ranks
         and (rule.max_ranks is None or num_ranks <= rule.max_ranks)
         and (is_half or not rule.is_half)
+        and (is_commutative or rule.algorithm != "recursive_doubling")
         and (not rule.places or place in rule.places)
         and (is_even or not find_algorithm(kind, rule.algorithm).even_blocks)
     )

@@ -197,6 +197,7 @@ def plan_for(call: Call) -> Plan:
         call.tiled_bytes,
         is_half=half,
         is_even=_is_even(call),
+        is_commutative=not _has_signed_zeros(call),
         place=call.place,
         override=call.algorithm,
     )
@@ -233,6 +234,11 @@ def _lowered(schedule: Schedule, rank: int, dtype: DType, grid: Grid, sizes: Siz
     lowered = lower(schedule.program(rank), num_elements, dtype.itemsize, grid)
     scratch_bytes = sum(sum(elements) * storage.itemsize for _, elements, storage in scratch)
     return Tile(lowered, tuple(scratch), lowered.staging_bytes + scratch_bytes)
+
+
+def _has_signed_zeros(call: Call) -> bool:
+    """Whether the result depends, in its bits, on which operand stands left: min and max of -0.0 and 0.0."""
+    return call.op in (ReduceOp.MIN, ReduceOp.MAX) and call.dtype.storage.kind == "f"
 
 
 def _is_even(call: Call) -> bool:
