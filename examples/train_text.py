@@ -48,8 +48,8 @@ def source_text() -> torch.Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--batch", type=int, default=8, help="sequences a rank and step")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--batch", type=int, default=2, help="sequences a rank and step")
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--layers", type=int, default=4)
     options = parser.parse_args()
@@ -58,7 +58,7 @@ def main() -> None:
     rank = dist.get_rank()
     torch.manual_seed(0)
     model = DistributedDataParallel(CharacterTransformer(options.width, options.layers))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     text, generator = source_text(), torch.Generator().manual_seed(rank)
 
     losses = []

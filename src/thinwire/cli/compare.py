@@ -91,7 +91,7 @@ def compare(
 
         ours = train("thinwire", "--replace", "gloo")
         theirs = train("gloo")
-    _print_table(ours, theirs, ranks)
+    _print_table(ours, theirs)
 
 
 def _train(launch: list[str], show: Callable[[int, int, float], None]) -> Training:
@@ -138,19 +138,24 @@ def _loopback_bytes() -> int:
     return int(_LOOPBACK.read_text()) if _LOOPBACK.exists() else 0
 
 
-def _print_table(ours: Training, theirs: Training, ranks: int) -> None:
+def _print_table(ours: Training, theirs: Training) -> None:
     from rich.table import Table
 
     loss = max(ours.losses[-1], theirs.losses[-1])
-    table = Table("", "thinwire", "gloo", "thinwire needs")
+    table = Table(
+        *("", "thinwire", "gloo", "thinwire needs"),
+        caption="Bytes sent: all that this host's loopback device carried. Ranks of one host read each other's "
+        "memory where they may; that is not sent.",
+        caption_justify="left",
+    )
     for column in table.columns[1:]:
         column.justify = "right"
-    for label, get, show in (
-        (f"time to loss {loss:.3f}", lambda run: run.time_to_loss_s(loss), format_seconds),
-        ("time a step", Training.step_s, format_seconds),
-        ("bytes sent over loopback", lambda run: run.loopback_bytes, format_bytes),
+    for label, get in (
+        (f"time to loss {loss:.3f}", lambda run: run.time_to_loss_s(loss)),
+        ("time a step", Training.step_s),
     ):
         mine, other = get(ours), get(theirs)
-        table.add_row(label, show(mine), show(other), f"{mine / other:.2f}x" if other else "-")
+        table.add_row(label, format_seconds(mine), format_seconds(other), f"{mine / other:.2f}x")
+    table.add_row("bytes sent", format_bytes(ours.loopback_bytes), format_bytes(theirs.loopback_bytes), "")
     table.add_row("final loss", f"{ours.losses[-1]:.4f}", f"{theirs.losses[-1]:.4f}", "")
     data().print(table)
