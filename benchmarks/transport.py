@@ -21,6 +21,8 @@ import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
+import numpy as np
+
 from thinwire.protocol.frame import Header, Kind
 from thinwire.transport.options import SocketOptions
 from thinwire.transport.sockets import SocketTransport
@@ -38,6 +40,11 @@ IN_FLIGHT_BYTES = 16 << 20
 PING, DATA, DONE = 1, 2, 3
 
 
+def memory(size: int) -> memoryview:
+    """Touched, and of huge pages where the system allows it, as NumPy asks for when it is more than 4 MiB."""
+    return memoryview(np.ones(size, np.uint8))
+
+
 class Side:
     """One of the two endpoints."""
 
@@ -45,7 +52,7 @@ class Side:
         self.pipe = pipe
         self.serves = serves
         self.transport = SocketTransport(SECRET, options)
-        self.home = memoryview(bytearray(8 << 20))
+        self.home = memory(8 << 20)
         self.bounced_s: list[float] = []
         self.bounces = 0
         self.peer_done = threading.Event()
@@ -88,7 +95,7 @@ class Side:
     def duplex(self, size: int, seconds: float) -> float:
         """Payload bytes a second, while both sides send for so long; each waits for the other's last frame."""
         in_flight = max(2, IN_FLIGHT_BYTES // size)
-        sources = [memoryview(bytearray(size)) for _ in range(in_flight)]
+        sources = memory(in_flight * size)
         header = Header(Kind.DATA, operation=DATA, length=size)
         free = threading.Semaphore(in_flight)
         self.peer_done.clear()
@@ -97,7 +104,8 @@ class Side:
         sent = 0
         while time.perf_counter() < start_s + seconds:
             free.acquire()
-            self.link.send(header, [sources[sent % in_flight]], on_sent=lambda error: free.release())
+            start = sent % in_flight * size
+            self.link.send(header, [sources[start : start + size]], on_sent=lambda error: free.release())
             sent += 1
         for _ in range(in_flight):
             free.acquire()
@@ -183,11 +191,14 @@ def _bare_ping(connection: socket.socket, *, answers: bool) -> list[float]:
 
 
 def _bare_duplex(connection: socket.socket, size: int, seconds: float) -> float:
-    source, home, header = memoryview(bytearray(size)), memoryview(bytearray(size)), bytes(40)
+    in_flight = max(2, IN_FLIGHT_BYTES // size)
+    sources, home, header = memory(in_flight * size), memory(8 << 20)[:size], bytes(40)
     count = int(seconds * 2.5e9 / size)
 
     def write() -> None:
-        for _ in range(count):
+        for number in range(count):
+            start = number % in_flight * size
+            source = sources[start : start + size]
             sent = connection.sendmsg([header, source]) - len(header)
             while sent < size:
                 sent += connection.send(source[sent:])
