@@ -17,7 +17,7 @@ Not here: delay and loss (``relay``), what the pipes are (``network``), when the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from thinwire.errors import UsageError
 from thinwire.lab.environment import INTERFACE
 from thinwire.lab.namespaces import network_namespace, new_network_namespace
 from thinwire.lab.network import Network
-from thinwire.lab.rates import Bucket, limit_device, limit_links
+from thinwire.lab.rates import Bucket, limit, shorten_super_packets
 from thinwire.lab.scenario import Scenario
 
 _BLACK_HOLE = "02:74:77:ff:ff:ff"
@@ -178,30 +178,28 @@ def _bridge(fabric: Fabric) -> None:
 def _limit(fabric: Fabric) -> None:
     """Hold every limited pipe to its rate."""
     network, control = fabric.network, fabric._control
-
-    def limit(number: int, control: IPRoute, device: int) -> None:
-        pipe = network.pipes[number]
-        if pipe.is_limited:
-            fabric._buckets[number] = limit_device(control, device, pipe)
-
     for host in range(network.num_hosts):
+        host_control, device = fabric._host_control[host], fabric._host_device[host]
         links = {
             pipe: address_of(peer)
             for (source, peer), pipe in network.links.items()
             if source == host and network.pipes[pipe].is_limited
         }
-        uplink = network.uplink(host)
-        if links:
-            numbers = (uplink, *links)
-            buckets = limit_links(
-                fabric._host_control[host],
-                fabric._host_device[host],
-                network.pipes[uplink],
-                [(network.pipes[pipe], address) for pipe, address in links.items()],
-            )
-            fabric._buckets.update(zip(numbers, buckets, strict=True))
-        else:
-            limit(uplink, fabric._host_control[host], fabric._host_device[host])
-        limit(network.downlink(host), control, control.link_lookup(ifname=f"host{host}")[0])
+        uplink = network.pipes[network.uplink(host)]
+        _limit_device(fabric, host_control, device, network.uplink(host), links)
+        slowest = min(pipe.rate_bytes_per_s for pipe in (uplink, *(network.pipes[link] for link in links)))
+        shorten_super_packets(host_control, device, slowest)
+        _limit_device(fabric, control, control.link_lookup(ifname=f"host{host}")[0], network.downlink(host))
     for pipe in network.site_pipes.values():
-        limit(pipe, control, control.link_lookup(ifname=f"pipe{pipe}")[0])
+        _limit_device(fabric, control, control.link_lookup(ifname=f"pipe{pipe}")[0], pipe)
+
+
+def _limit_device(
+    fabric: Fabric, control: IPRoute, device: int, number: int, links: Mapping[int, str] | None = None
+) -> None:
+    """Limit what leaves a device to pipe ``number``'s rate, and what goes to some addresses to their link's."""
+    pipes, links = fabric.network.pipes, links or {}
+    if links or pipes[number].is_limited:
+        addresses = [(pipes[link], address) for link, address in links.items()]
+        buckets = limit(control, device, pipes[number], addresses)
+        fabric._buckets.update(zip((number, *links), buckets, strict=True))

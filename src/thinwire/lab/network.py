@@ -27,6 +27,7 @@ class Pipe(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         rate_bytes_per_s: infinite if nothing limits it.
         is_limited: the rate is limited, at least at times.
+        is_varying: the rate changes.
         is_delayed, is_lossy: packets are delayed or lost here, at least at times, other than by the queue.
     """
 
@@ -38,6 +39,7 @@ class Pipe(msgspec.Struct, frozen=True, kw_only=True):
     loss: float = 0.0
     burst_loss: BurstLoss | None = None
     is_limited: bool = False
+    is_varying: bool = False
     is_delayed: bool = False
     is_lossy: bool = False
 

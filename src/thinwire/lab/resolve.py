@@ -156,6 +156,7 @@ def _with_trace(pipe: Pipe, trace: Trace) -> Pipe:
         pipe,
         queue_bytes=pipe.queue_bytes or _default_queue_bytes(fastest),
         is_limited=pipe.is_limited or bool(trace.rate_mbit),
+        is_varying=pipe.is_varying or bool(trace.rate_mbit),
         is_delayed=pipe.is_delayed or any((*(trace.delay_ms or ()), *(trace.jitter_ms or ()))),
         is_lossy=pipe.is_lossy or any(trace.loss or ()),
     )
