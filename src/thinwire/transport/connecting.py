@@ -51,10 +51,10 @@ class Connector:
                     failures.append(f"{route[1]}: {error}")
                 if not link.wants_connection():
                     return None
-            if hopeless or not deadline.remaining_s():
+            if hopeless or deadline.remaining_s() < pause_s:
                 link.end(self._failure(peer, failures))
                 return None
-            self._setting.crew.dismissed.wait(min(pause_s, deadline.remaining_s()))
+            self._setting.crew.dismissed.wait(pause_s)
             pause_s = min(2 * pause_s, _PAUSE_MAX_S)
         return None
 

@@ -172,10 +172,9 @@ class Lane:
         return self._link.release(self)
 
     def _write_failed(self, frame: Outgoing, error: OSError) -> None:
-        reason = f"writing to it failed: {error.strerror or error}"
-        self._link.end(reason)
+        failure = self._link.end(f"writing to it failed: {error.strerror or error}")
         if not frame.by_reference:  # the others were in `unpulled`
-            frame.done(LinkError(f"endpoint {self._link.peer}: {reason}"))
+            frame.done(failure)
 
     def _free_payload(self, frame: Outgoing) -> None:
         if not frame.by_reference:

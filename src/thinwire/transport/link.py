@@ -222,13 +222,16 @@ class SocketLink:
                     self.ended = True  # never used: nobody needs a goodbye
         self._dispatch()
 
-    def end(self, reason: str) -> None:
-        """Break off: close every lane, and tell the owner unless one of the two sides was leaving."""
+    def end(self, reason: str) -> LinkError:
+        """Break off: close every lane, and tell the owner unless one of the two sides was leaving.
+
+        Returns what frames that have not left are told: the reason of the first call.
+        """
         with self.lock:
-            if self.ended:
-                return
-            self.ended = True
             error = LinkError(f"endpoint {self.peer}: {reason}")
+            if self.ended:
+                return self._refusal or error
+            self.ended = True
             self._refusal = error
             frames = [frame for _, _, frame in sorted(self._queue)]
             for lane in self._lanes:
@@ -244,6 +247,7 @@ class SocketLink:
         finally:
             for frame in frames:
                 frame.done(error)
+        return error
 
     def abort(self) -> None:
         """Shut every lane's socket, so that its threads end."""

@@ -6,6 +6,7 @@ written whole, and nothing is gained by waiting for the next.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 
@@ -24,19 +25,23 @@ def listen(options: SocketOptions) -> tuple[list[socket.socket], list[str]]:
         UsageError: the interface or the congestion control does not exist here.
     """
     addresses = local_addresses(options.interface)
-    if options.interface is None:
-        listeners = [_listen_everywhere()]
-        if listeners[0].family == socket.AF_INET:
-            addresses = [address for address in addresses if family_of(address) == socket.AF_INET]
-        ports = [listeners[0].getsockname()[1]] * len(addresses)
-    else:
-        listeners = [
-            socket.create_server((address, 0), family=family_of(address), backlog=_BACKLOG)
-            for address in addresses
-        ]
-        ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        _choose_congestion_control(listener, options)
+    with contextlib.ExitStack() as on_error:
+        if options.interface is None:
+            listeners = [on_error.enter_context(_listen_everywhere())]
+            if listeners[0].family == socket.AF_INET:
+                addresses = [address for address in addresses if family_of(address) == socket.AF_INET]
+            ports = [listeners[0].getsockname()[1]] * len(addresses)
+        else:
+            listeners = [
+                on_error.enter_context(
+                    socket.create_server((address, 0), family=family_of(address), backlog=_BACKLOG)
+                )
+                for address in addresses
+            ]
+            ports = [listener.getsockname()[1] for listener in listeners]
+        for listener in listeners:
+            _choose_congestion_control(listener, options)
+        on_error.pop_all()
     return listeners, [join_address(address, port) for address, port in zip(addresses, ports, strict=True)]
 
 
