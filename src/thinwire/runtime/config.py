@@ -21,7 +21,8 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
         interface: network interface, or address, to listen on and to connect from; None: by route to the peer.
         transport: "tcp" or "unix" to force one; None: Unix sockets between ranks of one host, else TCP.
         lanes: TCP connections to each peer. One fills a LAN; more help where a single flow is window-limited.
-        congestion_control: the kernel's algorithm for our TCP sockets, e.g. "cubic"; None: the system's default.
+        congestion_control: the kernel's algorithm for our TCP sockets, e.g. "cubic"; None: CUBIC to near
+            peers (a round trip under 5 ms), the system's default to far ones.
         cross_memory: let ranks of one host read large payloads straight from each other's memory where the kernel
             permits it.
         heartbeat_s: seconds without a word after which a peer is lost. Below about 1 s a busy host looks dead.

@@ -23,7 +23,8 @@ class SocketOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             all, publishes every address a peer could use, and lets the route to the peer decide.
         prefer: ``"tcp"`` or ``"unix"`` to use that and nothing else. None takes Unix sockets within a host and TCP
             between hosts.
-        congestion_control: the kernel's name of it (``"cubic"``, ``"bbr"``); None leaves the system's default.
+        congestion_control: the kernel's name of it (``"cubic"``, ``"bbr"``); None takes CUBIC
+            to near peers and leaves the system's default to far ones.
         cross_memory: read large payloads straight from the memory of a peer on the same host, where the kernel
             permits it. Turning it off costs about two thirds of the throughput there.
         unsent_bytes: how much the kernel takes of a TCP lane before it has sent the rest (TCP_NOTSENT_LOWAT). Small
