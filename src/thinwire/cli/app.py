@@ -13,6 +13,7 @@ import typer
 
 from thinwire.cli.bench import bench
 from thinwire.cli.compare import compare
+from thinwire.cli.lab import app as lab
 from thinwire.cli.run import run
 from thinwire.cli.schedule import schedule
 from thinwire.errors import LinkError, ThinwireError, UsageError
@@ -33,6 +34,7 @@ app.command(
     options_metavar="[OPTIONS] [TORCHRUN OPTIONS] SCRIPT [ARGUMENTS]...",
 )(run)
 app.command()(bench)
+app.add_typer(lab, name="lab")
 app.command()(schedule)
 app.command(
     context_settings=_PASS_THROUGH,
