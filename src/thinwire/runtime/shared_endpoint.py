@@ -40,9 +40,11 @@ def acquire(secret: bytes) -> Endpoint:
 def release(endpoint: Endpoint) -> None:
     """Give back what ``acquire`` returned; the last one closes the endpoint."""
     with _lock:
-        secret, shared = next(item for item in _open.items() if item[1].endpoint is endpoint)
-        shared.holders -= 1
-        if shared.holders:
+        secret = next((secret for secret, shared in _open.items() if shared.endpoint is endpoint), None)
+        if secret is None:  # forgotten by a forked child, or closed as the interpreter ended
+            return
+        _open[secret].holders -= 1
+        if _open[secret].holders:
             return
         del _open[secret]
     endpoint.close()
