@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import cast
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from torch._jit_internal import _extract_tensors
 
 from thinwire.errors import AbortedError, CollectiveTimeoutError, MismatchError, PeerError, UsageError
 from thinwire.runtime import registration
+from thinwire.runtime.communicator import Communicator
 from thinwire.runtime.futures import StrandFuture, calling_callbacks_of
 from thinwire.runtime.job import Job
 from thinwire.runtime.lanes import Completion, Lane, all_of
 from thinwire.runtime.loopback import Loopback
+from thinwire.runtime.strand import Call, Strand
 from thinwire.runtime.torch_buffers import HostStaging, array_of, dtype_of, staging_for
 
 # Lanes ----------------------------------------------------------------------------------------------------------
@@ -149,6 +152,68 @@ def test_tensors_out_of_reach_are_refused() -> None:
         staging_for("broadcast", [torch.eye(2).to_sparse()])
     with pytest.raises(UsageError, match=r"call \.clone\(\) first"):
         HostStaging().write(torch.ones(1).expand(3))
+
+
+# Strands --------------------------------------------------------------------------------------------------------
+
+
+class SlowStaging(HostStaging):
+    """Like one of CUDA tensors: it takes its time to bring them, and has something to do at the end."""
+
+    needs_begin = True
+    needs_finish = True  # type: ignore[assignment]
+
+    def __init__(self, log: list[str]) -> None:
+        super().__init__()
+        self.arrived = threading.Event()
+        self.log = log
+
+    def begin(self) -> None:
+        self.arrived.wait()
+        self.log.append("begun")
+
+    def finish(self) -> None:
+        self.log.append("finished")
+
+
+class NoCommunicator:
+    """Calls get it and do not use it."""
+
+    def close(self) -> None:
+        pass
+
+
+def test_calls_behind_a_slow_tensor_keep_their_order() -> None:
+    log: list[str] = []
+    strand = Strand(cast(Communicator, NoCommunicator()), "a strand")
+
+    def call(name: str, error: Exception | None = None) -> Call:
+        def begin(_: Communicator) -> Job:
+            if error is not None:
+                raise error
+            log.append(name)
+            job = Job(name)
+            job.finish()
+            return job
+
+        return begin
+
+    strand.launch(call("at once"), HostStaging()).wait()
+    slow = SlowStaging(log)
+    ends = [
+        strand.launch(call("slow"), slow),
+        strand.launch(call("behind"), HostStaging()),
+        strand.launch(call("wrong", UsageError("a wrong call")), HostStaging()),
+    ]
+    assert not any(end.done() for end in ends)
+    slow.arrived.set()
+    ends[0].wait()
+    ends[1].wait()
+    with pytest.raises(UsageError, match="a wrong call"):
+        ends[2].wait()
+    assert [item for item in log if item != "finished"] == ["at once", "begun", "slow", "behind"]
+    assert log.index("finished") > log.index("slow")
+    strand.close()
 
 
 # Messages to oneself --------------------------------------------------------------------------------------------

@@ -165,6 +165,19 @@ def check_messages() -> None:
     assert receipt.source_rank() == rank
 
 
+def check_sparse() -> None:
+    rank = dist.get_rank()
+    indices = torch.tensor([[0, rank, rank], [1, 0, 0]])
+    tensor = torch.sparse_coo_tensor(indices, torch.tensor([1.0, 2.0, 3.0]), (SIZE, 2), check_invariants=True)
+    work = dist.all_reduce(tensor, async_op=True)
+    total = work.get_future().wait()[0].to_dense()
+    assert total.tolist() == [[5.0, SIZE], [5.0, 0.0], [5.0, 0.0], [5.0, 0.0]]
+    dist.all_reduce(tensor, dist.ReduceOp.AVG)
+    assert torch.equal(tensor.to_dense(), total)
+    with pytest.raises(UsageError, match="adds or averages"):
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+
+
 def check_functional() -> None:
     group = dist.group.WORLD
     rank = dist.get_rank()
@@ -307,6 +320,7 @@ CHECKS = [
     check_coalescing,
     check_objects,
     check_messages,
+    check_sparse,
     check_functional,
     check_groups,
     check_split,

@@ -32,6 +32,16 @@ def calling_callbacks_of() -> str:
     return _strand_of_callback.get()
 
 
+@contextlib.contextmanager
+def callback_of(strand: str) -> Iterator[None]:
+    """What is called in this block, on this thread, belongs to a callback of that strand."""
+    token = _strand_of_callback.set(strand)
+    try:
+        yield
+    finally:
+        _strand_of_callback.reset(token)
+
+
 class StrandFuture(torch.futures.Future[Any]):
     """A future of something called on a strand, or of what its callbacks return.
 
@@ -56,7 +66,7 @@ class StrandFuture(torch.futures.Future[Any]):
 
         def call(_: torch.futures.Future[Any]) -> None:
             try:
-                with self._in_callback():
+                with callback_of(self._strand):
                     result = callback(self)
             except Exception as error:
                 child.set_exception(error)
@@ -68,7 +78,7 @@ class StrandFuture(torch.futures.Future[Any]):
 
     def add_done_callback(self, callback: Callable[[torch.futures.Future[Any]], None]) -> None:
         def call(_: torch.futures.Future[Any]) -> None:
-            with self._in_callback():
+            with callback_of(self._strand):
                 callback(self)
 
         super().add_done_callback(call)
@@ -76,14 +86,6 @@ class StrandFuture(torch.futures.Future[Any]):
     def set_exception(self, error: Exception) -> None:
         self._set_unwrap_func(_Failure.unwrap)
         self.set_result(_Failure(error))
-
-    @contextlib.contextmanager
-    def _in_callback(self) -> Iterator[None]:
-        token = _strand_of_callback.set(self._strand)
-        try:
-            yield
-        finally:
-            _strand_of_callback.reset(token)
 
 
 class _Failure:

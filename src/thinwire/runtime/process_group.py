@@ -23,7 +23,7 @@ from torch.distributed.constants import default_pg_timeout
 from thinwire.errors import AbortedError, UsageError
 from thinwire.runtime import shared_endpoint
 from thinwire.runtime.endpoint import Endpoint
-from thinwire.runtime.futures import calling_callbacks_of
+from thinwire.runtime.futures import callback_of, calling_callbacks_of
 from thinwire.runtime.job import Job
 from thinwire.runtime.lanes import Completion, all_of
 from thinwire.runtime.loopback import Loopback
@@ -268,6 +268,23 @@ class ThinwireProcessGroup(TorchCalls, ProcessGroup):  # type: ignore[misc]  # t
         strand = self._strand("")
         end = self._track(strand.launch(call, staging))
         return ThinwireWork(end, [tensor], staging, strand, is_message=True)
+
+    def _launch_blocking(self, do: Callable[[], None], outputs: Outputs) -> ThinwireWork:
+        """``do`` makes calls of its own and waits for them: as if it were the callback of a call made now."""
+        strand = self._strand(calling_callbacks_of())
+        end = Completion()
+
+        def run() -> None:
+            try:
+                with callback_of(strand.name):
+                    do()
+            except Exception as error:
+                end.set_exception(error)
+            else:
+                end.set_result(None)
+
+        strand.callbacks.submit(run)
+        return ThinwireWork(self._track(end), outputs, HostStaging(), strand)
 
     def _track(self, end: Job | Completion) -> Job | Completion:
         self._num_launched += 1

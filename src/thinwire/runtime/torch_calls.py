@@ -8,7 +8,7 @@ Each method checks its arguments, takes arrays from a staging, and launches a ca
 documentation is silent the semantics are Gloo's; where Gloo refuses or garbles (16-bit integers, non-contiguous
 outputs, unequal blocks, a message to oneself) the call does what it says.
 
-Not here: what a group is and where its calls go (``process_group``), sparse tensors.
+Not here: what a group is and where its calls go (``process_group``).
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from thinwire.runtime.lanes import Completion, all_of
 from thinwire.runtime.loopback import Loopback
 from thinwire.runtime.operation import CallOptions
 from thinwire.runtime.reduction import Array, DType, ReduceOp
+from thinwire.runtime.sparse import all_reduce_sparse
 from thinwire.runtime.strand import Call
 from thinwire.runtime.torch_buffers import HostStaging, Staging, dtype_of, reducible_dtype_of, staging_for
 from thinwire.runtime.work import Outputs, ThinwireWork
@@ -91,10 +92,11 @@ class TorchCalls:
     """All collectives and messages. A subclass says who it is and launches what the methods prepare."""
 
     _rank: int
-    _size: int
+    _size: int  # ranks in the group
     _loopback: Loopback
 
     _launch: Callable[[Call, Staging, Outputs], ThinwireWork]
+    _launch_blocking: Callable[[Callable[[], None], Outputs], ThinwireWork]
     _launch_message: Callable[[Call, Staging, Tensor], ThinwireWork]
     _call_options: CallOptionsMaker
 
@@ -104,7 +106,11 @@ class TorchCalls:
         self, tensors: Sequence[Tensor] | Tensor, opts: AllreduceOptions | None = None
     ) -> ThinwireWork:
         opts = opts or AllreduceOptions()
-        return self._all_reduce("all_reduce", [_single("all_reduce", tensors)], opts)
+        tensor = _single("all_reduce", tensors)
+        if tensor.layout == torch.sparse_coo and tensor.is_cpu:
+            reduction = Reduction.of("all_reduce", opts.reduceOp, tensor.dtype)
+            return self._launch_blocking(lambda: all_reduce_sparse(self, tensor, reduction), [tensor])
+        return self._all_reduce("all_reduce", [tensor], opts)
 
     def allreduce_coalesced(
         self, tensors: Sequence[Tensor], opts: AllreduceCoalescedOptions | None = None
