@@ -12,6 +12,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -35,12 +36,13 @@ class Training(msgspec.Struct, kw_only=True):
     Attributes:
         times_s: when each step's line came, seconds after the first one.
         losses: the loss on each of these lines.
-        loopback_bytes: what the host's loopback interface carried meanwhile, headers and acknowledgements included.
+        sent_bytes: what all ranks sent to each other. Of thinwire, what its links counted, frame headers included; of
+            Gloo, what the loopback interface carried meanwhile, TCP's headers and acknowledgements included.
     """
 
     times_s: list[float] = []
     losses: list[float] = []
-    loopback_bytes: int = 0
+    sent_bytes: int = 0
 
     def time_to_loss_s(self, loss: float) -> float:
         """Seconds from the first step's end to the first step whose loss is not above ``loss``."""
@@ -89,8 +91,13 @@ def compare(
             progress.stop_task(bars[name])
             return training
 
-        ours = train("thinwire", "--replace", "gloo")
+        with tempfile.TemporaryDirectory(prefix="thinwire-compare-") as folder:
+            trace = Path(folder) / "trace.json"
+            ours = train("thinwire", "--replace", "gloo", "--trace", str(trace))
+            ours.sent_bytes = _bytes_of_links(trace)
+        carried_before = _loopback_bytes()
         theirs = train("gloo")
+        theirs.sent_bytes = _loopback_bytes() - carried_before
     _print_table(ours, theirs)
 
 
@@ -102,7 +109,6 @@ def _train(launch: list[str], show: Callable[[int, int, float], None]) -> Traini
     """
     training = Training()
     last_words: deque[str] = deque(maxlen=30)
-    carried_before = _loopback_bytes()
     command = [sys.executable, "-m", "thinwire", "run", *launch]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
@@ -129,8 +135,15 @@ def _train(launch: list[str], show: Callable[[int, int, float], None]) -> Traini
             else "printed no `step N/M loss X` lines"
         )
         raise ThinwireError(f"the script {fault}; its last words are above")
-    training.loopback_bytes = _loopback_bytes() - carried_before
     return training
+
+
+def _bytes_of_links(trace: Path) -> int:
+    """What all ranks of a traced run sent to each other."""
+    from thinwire.trace import load
+
+    spans = (span for rank in load(trace).ranks for span in rank.spans if span.track == "links")
+    return sum(int(span.arguments["bytes_sent"]) for span in spans)
 
 
 def _loopback_bytes() -> int:
@@ -144,8 +157,7 @@ def _print_table(ours: Training, theirs: Training) -> None:
     loss = max(ours.losses[-1], theirs.losses[-1])
     table = Table(
         *("", "thinwire", "gloo", "thinwire needs"),
-        caption="Bytes sent: all that this host's loopback device carried. Ranks of one host read each other's "
-        "memory where they may; that is not sent.",
+        caption="Bytes sent by all ranks: thinwire's as its links count them, Gloo's as the loopback device does.",
         caption_justify="left",
     )
     for column in table.columns[1:]:
@@ -156,6 +168,6 @@ def _print_table(ours: Training, theirs: Training) -> None:
     ):
         mine, other = get(ours), get(theirs)
         table.add_row(label, format_seconds(mine), format_seconds(other), f"{mine / other:.2f}x")
-    table.add_row("bytes sent", format_bytes(ours.loopback_bytes), format_bytes(theirs.loopback_bytes), "")
+    table.add_row("bytes sent", format_bytes(ours.sent_bytes), format_bytes(theirs.sent_bytes), "")
     table.add_row("final loss", f"{ours.losses[-1]:.4f}", f"{theirs.losses[-1]:.4f}", "")
     data().print(table)

@@ -34,6 +34,7 @@ from thinwire.transport.sockets import SocketTransport
 
 log = logging.getLogger(__name__)
 
+LINK_SPAN = "link"  # a span of the trace that says what one link carried in its life
 LEFT = "left: it destroyed its process group"
 STAGING_BYTES = 40 << 20  # with the pool and the peers' allowances this stays under 64 MiB a rank
 
@@ -96,6 +97,7 @@ class Endpoint:
         self._lost_reports: dict[tuple[str, str], str] = {}  # (who says so, who is lost) -> why
         self._left: set[str] = set()
         self._closing = False
+        self._opened_s = clock.now_s()
         self._rank = -1  # in the first group, which is the whole job's: names this process in the trace
         self._monitor: _Monitor | None = None
         self.contact: Contact = transport.start(self)
@@ -157,6 +159,8 @@ class Endpoint:
         if self._monitor is not None:
             self._monitor.stop()
         self._transport.close(linger_s)
+        for peer in list(self._links):  # those whose peers did not say goodbye meanwhile
+            self._drop_link(peer)
         if self.recorder is not None and self.config.trace:
             trace = Trace(ranks=(self.recorder.trace(self._rank, self.contact.host),))
             write_chrome(f"{self.config.trace}.rank{self._rank}", trace)
@@ -231,6 +235,21 @@ class Endpoint:
                 algorithm=operation.plan.schedule.algorithm,
                 bytes=call.tiled_bytes,
                 ok=error is None,
+            )
+
+    def _record_link(self, peer: str, link: Link) -> None:
+        """Put what a link has carried into the trace, when it ends."""
+        if self.recorder is not None:
+            carried = link.statistics()
+            self.recorder.span(
+                LINK_SPAN,
+                self._opened_s,
+                self.clock.now_s(),
+                "links",
+                peer=peer,
+                transport=carried.transport,
+                bytes_sent=carried.bytes_sent,
+                bytes_received=carried.bytes_received,
             )
 
     def wake_at(self, time_s: float) -> None:
@@ -406,7 +425,9 @@ class Endpoint:
             self.wake_at(self.clock.now_s())
 
     def _drop_link(self, peer: str) -> None:
-        self._links.pop(peer, None)
+        link = self._links.pop(peer, None)
+        if link is not None:
+            self._record_link(peer, link)
         self._liveness.forget(peer)
 
     def _send_credit(self, peer: str, amount: int) -> None:
