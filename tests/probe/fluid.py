@@ -64,9 +64,7 @@ class FluidNetwork:
     def answer(self, experiment: Experiment) -> Outcome:
         hosts = range(self.network.num_hosts)
         silent = {host for host, step in self.silent_from.items() if self.num_experiments >= step}
-        reports = {
-            host: Report(reached={}, flows={}, trains={}, failures={}) for host in hosts if host not in silent
-        }
+        reports = {host: Report() for host in hosts if host not in silent}
         if experiment.greet:
             for host, report in reports.items():
                 for peer in hosts:
@@ -77,7 +75,7 @@ class FluidNetwork:
         rates = self.allocate(experiment.flows)
         for place, (flow, rate) in enumerate(zip(experiment.flows, rates, strict=True)):
             if flow.destination in reports and flow.source in reports:
-                reports[flow.destination].flows[place] = FlowReport(
+                reports[flow.destination].received[place] = FlowReport(
                     one_stream_bytes_per_s=rate if experiment.alone_s else None,
                     several_streams_bytes_per_s=rate if experiment.together_s else None,
                 )

@@ -14,6 +14,7 @@ import typer
 from thinwire.cli.bench import bench
 from thinwire.cli.compare import compare
 from thinwire.cli.lab import app as lab
+from thinwire.cli.probe import probe
 from thinwire.cli.run import run
 from thinwire.cli.schedule import schedule
 from thinwire.errors import LinkError, ThinwireError, UsageError
@@ -36,6 +37,7 @@ app.command(
 app.command()(bench)
 app.add_typer(lab, name="lab")
 app.command()(schedule)
+app.command(context_settings=_PASS_THROUGH, options_metavar="[OPTIONS] [TORCHRUN OPTIONS]")(probe)
 app.command(
     context_settings=_PASS_THROUGH,
     options_metavar="[OPTIONS] SCRIPT [ARGUMENTS]...",

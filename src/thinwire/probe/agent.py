@@ -91,7 +91,9 @@ class Agent:
                     arrivals = self._sink.arrivals(
                         (step, place), duration_s=experiment.duration_s, deadline_s=deadline_s
                     )
-                    report.flows[place] = flow_report(arrivals)
+                    arrived = flow_report(arrivals)
+                    if arrived is not None:
+                        report.received[place] = arrived
             for task in tasks:
                 task.result()
         return report
@@ -136,8 +138,9 @@ class Agent:
         except LinkError as error:
             report.failures[flow.destination] = str(error)
             return
-        if poured.info is not None and poured.info.bytes_sent:
-            report.retransmitted[place] = poured.info.bytes_retransmitted / poured.info.bytes_sent
+        delivered = flow_report(poured.delivered)
+        if delivered is not None:
+            report.sent[place] = delivered
 
     def _exchange(
         self, step: int, address: tuple[str, int], peer: int, experiment: Experiment, report: Report

@@ -147,8 +147,16 @@ class _Desk:
     def put_order(self, step: int, order: _Order) -> None:
         self._put(f"order/{step}", order)
 
+    def put_last_order(self, step: int, order: _Order) -> None:
+        """Give the others a moment to read it: the store may go when this rank does."""
+        self.put_order(step, order)
+        self._arrived({rank: f"left/{rank}" for rank in order.hosts if rank != self.rank}, SLACK_S)
+
     def order(self, step: int) -> _Order:
-        return self._await(f"order/{step}", _Order, _ORDER_S)
+        order = self._await(f"order/{step}", _Order, _ORDER_S)
+        if order.experiment is None:
+            self._put(f"left/{self.rank}", True)
+        return order
 
     def put_report(self, step: int, report: Report) -> None:
         self._put(f"report/{step}/{self.rank}", report)
@@ -208,10 +216,10 @@ def _coordinate(desk: _Desk, agent: Agent, plan: Plan, progress: Callable[[str],
             experiment = campaign.send(Outcome(reports={0: own, **reports}, silent=silent))
     except StopIteration as end:
         topology: Topology = end.value
-        desk.put_order(step, _Order(tuple(sorted(active)), topology=topology))
+        desk.put_last_order(step, _Order(tuple(sorted(active)), topology=topology))
         return topology
     except ThinwireError as error:
-        desk.put_order(step, _Order(failure=f"rank 0 stopped: {error}"))
+        desk.put_last_order(step, _Order(tuple(sorted(active)), failure=f"rank 0 stopped: {error}"))
         raise
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from thinwire.probe.experiment import FlowReport, TrainReport
-from thinwire.transport.bulk import BIN_S, Arrivals
+from thinwire.transport.bulk import Progress
 from thinwire.transport.datagrams import Train
 
 _WINDOWS = 12
@@ -18,38 +18,40 @@ _WINDOWS_LEAST = 4
 _RISEN = 0.9
 
 
-def flow_report(arrivals: Arrivals) -> FlowReport:
-    """The rates of both phases of a flow."""
-    bins = arrivals.bins[:-1]  # the last one is not over
-    joined = arrivals.joined_bin
+def flow_report(progress: Progress) -> FlowReport | None:
+    """The rates of both phases of a flow; None if there is nothing to tell from."""
+    times_s, totals, joined = progress.times_s, progress.totals, progress.joined
     if joined is None:
-        return FlowReport(one_stream_bytes_per_s=steady_rate(bins, BIN_S), several_streams_bytes_per_s=None)
-    return FlowReport(
-        one_stream_bytes_per_s=steady_rate(bins[:joined], BIN_S),
-        several_streams_bytes_per_s=steady_rate(bins[joined:], BIN_S),
+        joined = len(times_s)
+    one, several = (
+        steady_rate(times_s[:joined], totals[:joined]),
+        steady_rate(times_s[joined:], totals[joined:]),
     )
-
-
-def steady_rate(bins: Sequence[int], bin_s: float) -> float | None:
-    """The rate a flow settles at: bytes a second, from the bytes of each ``bin_s``. None if there is too little.
-
-    Time is cut into windows. Those before the flow first comes near its upper quartile are its start; of the
-    others the mean of the middle half counts, so that neither a stall nor the burst after it does.
-
-    >>> steady_rate([0, 1, 2, 4, 8] + [10] * 95, 0.01)
-    1000.0
-    """
-    width = len(bins) // _WINDOWS or 1
-    windows = len(bins) // width if bins else 0
-    if windows < _WINDOWS_LEAST or not any(bins):
+    if one is None and several is None:
         return None
-    rates = np.array(bins[len(bins) - windows * width :]).reshape(windows, width).sum(axis=1) / (
-        width * bin_s
-    )
+    return FlowReport(one_stream_bytes_per_s=one, several_streams_bytes_per_s=several)
+
+
+def steady_rate(times_s: Sequence[float], totals: Sequence[int]) -> float | None:
+    """The rate a flow settles at, in bytes a second, from its totals at some times. None if there is too little.
+
+    The time is cut into windows. Those before the flow first comes near its upper quartile are its start, and are left
+    out, up to half of all. Of the others the mean of the middle half counts, so that neither a stall nor the burst
+    after it does.
+
+    >>> times_s = [number / 100 for number in range(101)]
+    >>> round(steady_rate(times_s, [0] * 20 + [1000 * number for number in range(81)]))
+    100000
+    """
+    windows = min(_WINDOWS, len(times_s) - 1)
+    if windows < _WINDOWS_LEAST or totals[-1] == totals[0]:
+        return None
+    edges_s = np.linspace(times_s[0], times_s[-1], windows + 1)
+    rates = np.diff(np.interp(edges_s, times_s, totals)) / np.diff(edges_s)
     risen = int(np.argmax(rates >= _RISEN * np.quantile(rates, 0.75)))
-    settled = np.sort(rates[risen:])
+    settled = np.sort(rates[min(risen, windows // 2) :])
     quarter = len(settled) // 4
-    return float(settled[quarter : len(settled) - quarter].mean())
+    return float(settled[quarter : len(settled) - quarter].mean()) or None
 
 
 def train_report(train: Train) -> TrainReport:

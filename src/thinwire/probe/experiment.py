@@ -102,7 +102,7 @@ class Reached(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FlowReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What the destination of a flow saw, in bytes a second; None where there was too little to tell."""
+    """What a flow reached, in bytes a second; None where there was too little to tell."""
 
     one_stream_bytes_per_s: float | None
     several_streams_bytes_per_s: float | None
@@ -133,17 +133,17 @@ class Report(msgspec.Struct, kw_only=True):
 
     Attributes:
         reached: peer -> the addresses at which it answered, best first.
-        flows: place in ``Experiment.flows`` -> what arrived here.
+        sent: place in ``Experiment.flows`` -> what it reached, as acknowledged to this host, its source.
+        received: the same as it arrived here, its destination.
         trains: peer -> what the exchange with it showed.
-        retransmitted: place in ``Experiment.flows`` -> the fraction of bytes that its first stream sent again.
         failures: peer -> why it could not be reached.
         error: what stopped this host altogether.
     """
 
     reached: dict[int, list[Reached]] = {}
-    flows: dict[int, FlowReport] = {}
+    sent: dict[int, FlowReport] = {}
+    received: dict[int, FlowReport] = {}
     trains: dict[int, TrainReport] = {}
-    retransmitted: dict[int, float] = {}
     failures: dict[int, str] = {}
     error: str = ""
 

@@ -15,6 +15,7 @@ from thinwire.probe.experiment import (
     FlowReport,
     Outcome,
     Reached,
+    Report,
     TrainReport,
 )
 from thinwire.probe.matchings import Pair
@@ -67,14 +68,21 @@ class Survey:
             self.miss(self.names[host], reason)
 
     def take_flows(self, experiment: Experiment, outcome: Outcome) -> dict[Path, FlowReport]:
-        """What the flows of an experiment reached, by path; those that failed left out."""
+        """What the flows of an experiment reached, by path; those that failed left out.
+
+        Their sources know it better: what arrives behind a lost packet counts for a destination only later.
+        """
         self.take(outcome)
         found = {}
+        nobody = Report()
         for place, flow in enumerate(experiment.flows):
-            report = outcome.reports.get(flow.destination)
-            if report and place in report.flows:
-                found[flow.source, flow.destination] = report.flows[place]
-        return {path: flow for path, flow in found.items() if rate_of(flow) is not None}
+            source, destination = (
+                outcome.reports.get(end, nobody) for end in (flow.source, flow.destination)
+            )
+            if place in destination.received:
+                path = flow.source, flow.destination
+                found[path] = source.sent.get(place, destination.received[place])
+        return found
 
     def take_trains(self, outcome: Outcome) -> dict[Path, TrainReport]:
         """What every end of every exchange saw: (who saw it, the peer)."""

@@ -25,7 +25,7 @@ from thinwire.transport.options import SocketOptions
 from thinwire.transport.tcp_info import TcpInfo, tcp_info
 
 TOKEN_BYTES = 16
-BIN_S = 0.005
+SAMPLE_S = 0.005
 
 _PREAMBLE = struct.Struct(f"<{TOKEN_BYTES}sIIB")  # token, experiment, flow, stream
 _GREETING = 0xFFFFFFFF  # a flow that wants no sink, only the name of who listens
@@ -37,30 +37,46 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: what is still buffered i
 FlowKey = tuple[int, int]  # (experiment, flow)
 
 
-@dataclass(slots=True)
-class Arrivals:
-    """What arrived of one flow.
+class Progress:
+    """How many bytes had got how far at which time.
 
     Attributes:
-        first_s: when the first byte came, on the sink's clock; None before that.
-        joined_bin: the bin in which a second stream's first byte came; None if there is only one stream.
-        bins: bytes that came in each ``BIN_S`` since ``first_s``.
-        num_streams: streams that began and have not ended.
+        times_s: ascending.
+        totals: bytes since the beginning, at those times.
+        joined: the place of the first time at which there was more than one stream; None if there never was.
     """
 
-    first_s: float | None = None
-    joined_bin: int | None = None
-    bins: list[int] = field(default_factory=list)
-    num_streams: int = 0
+    def __init__(self) -> None:
+        self.times_s: list[float] = []
+        self.totals: list[int] = []
+        self.joined: int | None = None
 
-    def note(self, now_s: float, num_bytes: int, stream: int) -> None:
-        if self.first_s is None:
-            self.first_s = now_s
-        place = int((now_s - self.first_s) / BIN_S)
-        if stream and self.joined_bin is None:
-            self.joined_bin = place
-        self.bins.extend([0] * (place + 1 - len(self.bins)))
-        self.bins[place] += num_bytes
+    def note(self, now_s: float, total: int, *, is_joined: bool) -> None:
+        """The next moment. Moments less than ``SAMPLE_S`` after the one before replace it, but for the first few."""
+        if is_joined and self.joined is None:
+            self.joined = len(self.times_s)
+        elif (
+            len(self.times_s) > 1
+            and now_s - self.times_s[-2] < SAMPLE_S
+            and self.joined != len(self.times_s) - 1
+        ):
+            self.times_s.pop()
+            self.totals.pop()
+        self.times_s.append(now_s)
+        self.totals.append(total)
+
+
+@dataclass(slots=True)
+class _Arriving:
+    """A flow at its sink."""
+
+    progress: Progress = field(default_factory=Progress)
+    num_bytes: int = 0
+    num_streams: int = 0  # that began and have not ended
+
+    @property
+    def first_s(self) -> float | None:
+        return self.progress.times_s[0] if self.progress.times_s else None
 
 
 @dataclass(slots=True)
@@ -87,7 +103,7 @@ class BulkSink:
 
     def __init__(self, token: bytes, name: bytes, interface: str | None, clock: Clock) -> None:
         self._token, self._name, self._clock = token, name, clock
-        self._flows: dict[FlowKey, Arrivals] = {}
+        self._flows: dict[FlowKey, _Arriving] = {}
         self._changed = threading.Condition()
         self._closing = False
         self._selector = selectors.DefaultSelector()
@@ -102,7 +118,7 @@ class BulkSink:
         self._thread = threading.Thread(target=self._run, name="thinwire-bulk-sink", daemon=True)
         self._thread.start()
 
-    def arrivals(self, key: FlowKey, *, duration_s: float, deadline_s: float) -> Arrivals:
+    def arrivals(self, key: FlowKey, *, duration_s: float, deadline_s: float) -> Progress:
         """What has arrived of a flow once its streams have ended, or ``duration_s`` after its first byte.
 
         Waits until ``deadline_s`` on the clock for that, and forgets the flow.
@@ -117,7 +133,7 @@ class BulkSink:
         with self._changed:
             while wait_s() > 0 and not self._has_ended(key):
                 self._changed.wait(wait_s())
-            return self._flows.pop(key)
+            return self._flows.pop(key).progress
 
     def close(self) -> None:
         """Stop listening and close every stream."""
@@ -125,8 +141,8 @@ class BulkSink:
         self._waker.close()
         self._thread.join()
 
-    def _flow(self, key: FlowKey) -> Arrivals:
-        return self._flows.setdefault(key, Arrivals())
+    def _flow(self, key: FlowKey) -> _Arriving:
+        return self._flows.setdefault(key, _Arriving())
 
     def _has_ended(self, key: FlowKey) -> bool:
         flow = self._flow(key)
@@ -166,7 +182,8 @@ class BulkSink:
                 with self._changed:
                     flow = self._flows.get(stream.key)
                     if flow is not None and is_alive:
-                        flow.note(self._clock.now_s(), num_bytes, stream.number)
+                        flow.num_bytes += num_bytes
+                        flow.progress.note(self._clock.now_s(), flow.num_bytes, is_joined=stream.number > 0)
         except BlockingIOError:
             return
         except OSError:
@@ -229,9 +246,15 @@ def greet(address: str, token: bytes, name: bytes, timeout_s: float, clock: Cloc
 
 @dataclass(frozen=True, slots=True)
 class Poured:
-    """What a source has done: bytes given to the kernel, and what the kernel says of the first stream."""
+    """What a source has done.
 
-    num_bytes: int
+    Attributes:
+        delivered: what reached the other side, by its acknowledgements, which do not wait for what got lost as the
+            reader there does; nothing where the kernel does not tell.
+        info: what the kernel says of the first stream at the end of its time alone.
+    """
+
+    delivered: Progress
     info: TcpInfo | None
 
 
@@ -269,13 +292,14 @@ def pour(
 
             add(0)
             began_s = clock.now_s()
-            num_bytes = _fill(selector, payload, began_s + alone_s, clock)
+            delivered = Progress()
+            _fill(selector, payload, began_s + alone_s, delivered, streams, clock)
             info = tcp_info(streams[0])
             if together_s:
                 for number in range(1, num_streams):
                     add(number)
-                num_bytes += _fill(selector, payload, began_s + alone_s + together_s, clock)
-            return Poured(num_bytes, info)
+                _fill(selector, payload, began_s + alone_s + together_s, delivered, streams, clock)
+            return Poured(delivered, info)
     except OSError as error:
         raise LinkError(f"{address}: {_reason(error, timeout_s)}") from error
     finally:
@@ -290,14 +314,26 @@ def family(address: str) -> socket.AddressFamily:
     return socket.AF_UNIX if address[0] in "@/" else family_of(split_address(address)[0])
 
 
-def _fill(selector: selectors.BaseSelector, payload: memoryview, end_s: float, clock: Clock) -> int:
-    num_bytes = 0
-    while (left_s := end_s - clock.now_s()) > 0:
-        for event, _ in selector.select(left_s):
+def _fill(
+    selector: selectors.BaseSelector,
+    payload: memoryview,
+    end_s: float,
+    delivered: Progress,
+    streams: list[socket.socket],
+    clock: Clock,
+) -> None:
+    sample_s = clock.now_s()
+    while (now_s := clock.now_s()) < end_s:
+        if now_s >= sample_s:
+            infos = [tcp_info(stream) for stream in streams]
+            if all(infos):
+                total = sum(info.bytes_delivered for info in infos if info)
+                delivered.note(clock.now_s(), total, is_joined=len(streams) > 1)
+            sample_s = now_s + SAMPLE_S
+        for event, _ in selector.select(max(0.0, min(end_s, sample_s) - now_s)):
             assert isinstance(event.fileobj, socket.socket)
             with contextlib.suppress(BlockingIOError):
-                num_bytes += event.fileobj.send(payload)
-    return num_bytes
+                event.fileobj.send(payload)
 
 
 def _connected(address: str, timeout_s: float, congestion_control: str | None) -> socket.socket:

@@ -14,15 +14,17 @@ import sys
 import msgspec
 
 _U32, _U64 = struct.Struct("=I"), struct.Struct("=Q")
-_FLAGS, _RTT, _ACKNOWLEDGED, _MIN_RTT, _RATE, _SENT, _RETRANSMITTED = (
+# Offsets.
+_FLAGS, _SEGMENT, _RTT, _MIN_RTT, _RATE, _DELIVERED, _SENT, _RETRANSMITTED = (
     7,
+    16,
     68,
-    120,
     148,
     160,
+    192,
     200,
     208,
-)  # offsets
+)
 _LENGTH = 256
 _APP_LIMITED = 0x01  # the lowest bit of the flags
 
@@ -35,7 +37,7 @@ class TcpInfo(msgspec.Struct, frozen=True, kw_only=True):
         delivery_rate_bytes_per_s: what arrived lately, by the peer's acknowledgements; 0 before any.
         is_app_limited: that rate was limited by the sender having nothing to send.
         bytes_sent, bytes_retransmitted: since the connection stands, retransmissions in both.
-        bytes_acknowledged: what the peer has.
+        bytes_delivered: what has reached the peer, in whole segments, also behind a gap that still has to be filled.
     """
 
     rtt_s: float
@@ -44,7 +46,7 @@ class TcpInfo(msgspec.Struct, frozen=True, kw_only=True):
     is_app_limited: bool
     bytes_sent: int
     bytes_retransmitted: int
-    bytes_acknowledged: int
+    bytes_delivered: int
 
 
 def tcp_info(connection: socket.socket) -> TcpInfo | None:
@@ -64,5 +66,5 @@ def tcp_info(connection: socket.socket) -> TcpInfo | None:
         is_app_limited=bool(raw[_FLAGS] & _APP_LIMITED),
         bytes_sent=_U64.unpack_from(raw, _SENT)[0],
         bytes_retransmitted=_U64.unpack_from(raw, _RETRANSMITTED)[0],
-        bytes_acknowledged=_U64.unpack_from(raw, _ACKNOWLEDGED)[0],
+        bytes_delivered=_U32.unpack_from(raw, _DELIVERED)[0] * _U32.unpack_from(raw, _SEGMENT)[0],
     )
