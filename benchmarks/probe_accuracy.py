@@ -33,10 +33,13 @@ BANDWIDTH_BOUND, RTT_BOUND, RTT_BOUND_S, LOSS_BOUND, LOSS_LEAST = 0.05, 0.05, 0.
 # Scenarios, and the words that one finding of each has to contain; none may appear where nothing is said here.
 TELLING = {
     "home": "all hosts receive",
-    "one-slow-link": "host3's uplink and downlink are 19.1 Mbit/s, a fifth of the others'",
+    "one-slow-link": "host3's uplink and downlink are 19",
     "two-sites": "the 4 links from host0 and host1 to host2 and host3 share 95",
 }
-SHIPPED = ("ten-megabit", "office-100m", "lan-1g", "one-slow-link", "home", "two-sites", "wan-100m-50ms", "wan-1g-100ms", "mobile")  # fmt: skip
+SHIPPED = (
+    *("ten-megabit", "office-100m", "lan-1g", "one-slow-link", "home", "two-sites"),
+    *("wan-100m-50ms", "wan-1g-100ms", "mobile"),
+)
 LOSSY = {
     f"loss of {loss:.0%}": Scenario(summary="", hosts=3, access=Access(rate_mbit=100, delay_ms=2, loss=loss))
     for loss in (0.01, 0.03)
@@ -58,12 +61,12 @@ class Row(NamedTuple):
         return self.error <= self.bound
 
 
-def measure(scenario: str | Scenario, seconds: str = "14") -> tuple[Topology, float]:
+def measure(scenario: str | Scenario) -> tuple[Topology, float]:
     """Probe in a lab. Returns the topology, and how long it took with the launching."""
     began_s = SYSTEM_CLOCK.now_s()
     with tempfile.TemporaryDirectory() as folder, Lab(scenario) as lab:
         file = Path(folder) / "topology.toml"
-        command = [sys.executable, "-m", "thinwire", "probe", "--budget-s", seconds, "--output", str(file)]
+        command = [sys.executable, "-m", "thinwire", "probe", "--output", str(file)]
         said = io.StringIO()
         statuses = run_everywhere(lab.record, command, stdout=io.StringIO(), stderr=said)
         if any(statuses.values()):
@@ -84,9 +87,7 @@ def rows(name: str, scenario: Scenario, topology: Topology) -> Iterator[Row]:
         for finding in topology.findings
         if any(words in finding for words in ("share", "uplink", "downlink", "carries"))
     ]
-    is_named = (
-        expected is None and not telling or expected is not None and any(expected in f for f in telling)
-    )
+    is_named = any(expected in finding for finding in telling) if expected else not telling
     yield Row(
         name,
         "what stands out",
@@ -143,7 +144,11 @@ def main(names: Sequence[str]) -> int:
         for row in rows(name, scenario, topology):
             verdict = "met" if row.is_met else "BROKEN"
             all_met &= row.is_met
-            print(f"{name} ({took_s:.0f} s): {row.demand}: {row.truth}, {row.measured}, {verdict}", file=sys.stderr, flush=True)  # fmt: skip
+            print(
+                f"{name} ({took_s:.0f} s): {row.demand}: {row.truth}, {row.measured}, {verdict}",
+                file=sys.stderr,
+                flush=True,
+            )
             table.add_row(
                 name, row.demand, row.truth, row.measured, f"{row.error:.3g}", f"{row.bound:.3g}", verdict
             )

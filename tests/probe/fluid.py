@@ -44,7 +44,7 @@ class FluidNetwork:
 
     def cards(self) -> list[Card | str]:
         return [
-            Card(host=name, host_key=name, sink="", addresses=(f"10.0.0.{number}:1",), port=1)
+            Card(host=name, host_key=name, sink="", addresses=(f"10.0.0.{number}:1",), unix="@", port=1)
             for number, name in enumerate(self.network.hosts)
         ]
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from thinwire.cli.bench import bench
+from thinwire.cli.bench_link import benchmarks
 from thinwire.cli.compare import compare
 from thinwire.cli.lab import app as lab
 from thinwire.cli.probe import probe
@@ -34,8 +34,8 @@ app.command(
     context_settings=_PASS_THROUGH,
     options_metavar="[OPTIONS] [TORCHRUN OPTIONS] SCRIPT [ARGUMENTS]...",
 )(run)
-app.command()(bench)
 app.add_typer(lab, name="lab")
+app.add_typer(benchmarks)
 app.command()(schedule)
 app.command(context_settings=_PASS_THROUGH, options_metavar="[OPTIONS] [TORCHRUN OPTIONS]")(probe)
 app.command(

@@ -24,7 +24,7 @@ def probe(
     budget_s: Annotated[
         float,
         typer.Option(metavar="SECONDS", help="About how long to measure; more time, finer figures."),
-    ] = 14.0,
+    ] = 12.5,
     output: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the topology to FILE, for plans and comparisons."),

@@ -52,6 +52,7 @@ class Agent:
             host_key=host_key(),
             sink=self._name.hex(),
             addresses=tuple(self._sink.addresses),
+            unix=self._sink.unix_address,
             port=self._datagrams.port,
         )
 
@@ -138,7 +139,9 @@ class Agent:
         except LinkError as error:
             report.failures[flow.destination] = str(error)
             return
-        delivered = flow_report(poured.delivered)
+        num_bytes = sum(info.bytes_sent for info in poured.infos)
+        again = sum(info.bytes_retransmitted for info in poured.infos)
+        delivered = flow_report(poured.delivered, again / num_bytes if num_bytes else None)
         if delivered is not None:
             report.sent[place] = delivered
 

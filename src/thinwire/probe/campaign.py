@@ -15,6 +15,7 @@ Not here: sockets, waiting, time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 
 import msgspec
@@ -29,17 +30,18 @@ from thinwire.topology import Topology
 
 Campaign = Generator[Experiment, Outcome, Topology]
 
-BUDGET_S = 14.0
+BUDGET_S = 12.5
 MIN_BUDGET_S = 1.0
 FRAME_BYTES = 64 + 42  # a datagram with its headers on Ethernet
 # What is enough for each part; all are shortened if the budget does not allow it.
 _TRAIN_S, _ALONE_S, _TOGETHER_S, _FAN_S = 1.8, 0.5, 0.3, 0.3
-_LEAST_S = 0.08
+_LEAST_S = 0.05
 _ROUND_TRIPS_TO_SPEED = 16  # of a stream's start: some ten doublings and a settled rest
 _TRAIN_INTERVAL_S = 0.00025
 _TRAIN_SHARE = 0.2  # of a link's bandwidth, for a train
 _LOADED_INTERVAL_S = 0.005
-_SHARING_SHARE = 0.38  # of the budget, to find what links share
+_FAN_BYTES = 600_000  # through the slowest wire, to tell what each of several sources gets of it
+_SHARING_SHARE = 0.34  # of the budget, to find what links share
 
 
 class Times(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +56,7 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
     def within(cls, budget_s: float, num_hosts: int) -> Times:
         """As long as is enough, or all shorter by one factor so that everything fits the budget.
 
-        >>> Times.within(14, 2).alone_s, round(Times.within(14, 16).alone_s, 2)
+        >>> Times.within(12.5, 2).alone_s, round(Times.within(12.5, 16).alone_s, 2)
         (0.5, 0.08)
         """
         num_rounds = len(rounds(num_hosts))
@@ -156,7 +158,7 @@ def _trains(survey: Survey, times: Times) -> Generator[Experiment, Outcome, None
         if not exchanges:
             continue
         paths = [path for pair in pairs for path in (pair, pair[::-1])]
-        slowest = min((rate for path in paths if (rate := survey.rate(path))), default=float("inf"))
+        slowest = min((rate for path in paths if (rate := survey.rate(path))), default=math.inf)
         experiment = Experiment(
             purpose=f"round trips and loss, round {number + 1} of {len(matchings)}",
             exchanges=exchanges,
@@ -177,7 +179,12 @@ def _trains(survey: Survey, times: Times) -> Generator[Experiment, Outcome, None
 def _fans(survey: Survey, times: Times) -> Generator[Experiment, Outcome, None]:
     """All of a team send to one, then one sends to all; the hub is each in turn."""
     found = teams(sorted(survey.alive))
-    fan_s = max(times.fan_s, _ROUND_TRIPS_TO_SPEED * survey.connect_s(survey.reached))
+    slowest = min((rate for path in survey.flows if (rate := survey.rate(path))), default=math.inf)
+    fan_s = max(
+        times.fan_s,
+        _ROUND_TRIPS_TO_SPEED * survey.connect_s(survey.reached),
+        min(_FAN_BYTES / slowest, 2 * times.fan_s),
+    )
     for turn in range(max(map(len, found), default=0)):
         spokes = [
             (hub, spoke)

@@ -10,7 +10,7 @@ Not here: which experiments (``campaign``) and doing them (``agent``).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from datetime import timedelta
 from typing import Protocol, TypeVar
 
@@ -19,17 +19,17 @@ import msgspec
 from thinwire.clock import SYSTEM_CLOCK, Clock
 from thinwire.errors import CollectiveTimeoutError, LinkError, ThinwireError
 from thinwire.probe.agent import Agent
-from thinwire.probe.campaign import Campaign
 from thinwire.probe.experiment import Card, Experiment, Outcome, Report
-from thinwire.topology import Topology
 from thinwire.transport.bulk import TOKEN_BYTES
 
 JOIN_S = 30.0  # for all hosts to come
 SLACK_S = 3.0  # for a report, beyond what the experiment may take
 _ORDER_S = 60.0  # for the next order: longer than any experiment with all its time limits
 
-Plan = Callable[[Sequence[Card | str]], Campaign]
+Result = TypeVar("Result")
 Value = TypeVar("Value")
+# Makes a campaign from everybody's card, or the reason why there is none.
+Plan = Callable[[Sequence[Card | str]], Generator[Experiment, Outcome, Result]]
 
 
 class Store(Protocol):
@@ -55,7 +55,7 @@ class _Order(msgspec.Struct, frozen=True):
 
     hosts: tuple[int, ...] = ()
     experiment: Experiment | None = None
-    topology: Topology | None = None
+    result: str = ""  # JSON
     failure: str = ""
 
 
@@ -64,20 +64,22 @@ def conduct(
     rank: int,
     num_ranks: int,
     host: str,
-    plan: Plan,
+    plan: Plan[Result],
+    kind: type[Result],
     *,
     interface: str | None = None,
     join_s: float = JOIN_S,
     clock: Clock = SYSTEM_CLOCK,
     progress: Callable[[str], None] = lambda purpose: None,
-) -> Topology:
-    """Take part in a campaign; every rank calls this, and gets the topology.
+) -> Result:
+    """Take part in a campaign; every rank calls this, and gets the campaign's result.
 
     Args:
         store: where the ranks meet. It should not be in use by another thread: waiting may block it.
         rank, num_ranks: who this is, and of how many.
         host: this machine's name.
-        plan: makes the campaign, on rank 0, from everybody's card or the reason why there is none.
+        plan: makes the campaign, on rank 0.
+        kind: of its result, which travels as JSON.
         interface: network interface or address to use; None: all.
         join_s: how long the others are waited for.
         clock: tells the time.
@@ -101,7 +103,7 @@ def conduct(
             desk.join(_Joining(agent.card))
             if rank == 0:
                 return _coordinate(desk, agent, plan, progress)
-            return _follow(desk, agent)
+            return msgspec.json.decode(_follow(desk, agent), type=kind)
         finally:
             agent.close()
     except ThinwireError:
@@ -193,7 +195,7 @@ class _Desk:
         return set(full)
 
 
-def _coordinate(desk: _Desk, agent: Agent, plan: Plan, progress: Callable[[str], None]) -> Topology:
+def _coordinate(desk: _Desk, agent: Agent, plan: Plan[Result], progress: Callable[[str], None]) -> Result:
     joined = desk.joinings()
     cards = [card if isinstance(card, Card) else None for card in joined]
     desk.put_cards(cards)
@@ -215,15 +217,15 @@ def _coordinate(desk: _Desk, agent: Agent, plan: Plan, progress: Callable[[str],
             step += 1
             experiment = campaign.send(Outcome(reports={0: own, **reports}, silent=silent))
     except StopIteration as end:
-        topology: Topology = end.value
-        desk.put_last_order(step, _Order(tuple(sorted(active)), topology=topology))
-        return topology
+        result: Result = end.value
+        desk.put_last_order(step, _Order(tuple(sorted(active)), result=msgspec.json.encode(result).decode()))
+        return result
     except ThinwireError as error:
         desk.put_last_order(step, _Order(tuple(sorted(active)), failure=f"rank 0 stopped: {error}"))
         raise
 
 
-def _follow(desk: _Desk, agent: Agent) -> Topology:
+def _follow(desk: _Desk, agent: Agent) -> str:
     cards = desk.cards()
     step = 0
     while True:
@@ -232,8 +234,8 @@ def _follow(desk: _Desk, agent: Agent) -> Topology:
             raise ThinwireError(order.failure)
         if desk.rank not in order.hosts:
             raise ThinwireError("rank 0 went on with the probe without this one, which was too slow")
-        if order.topology is not None:
-            return order.topology
+        if order.result:
+            return order.result
         assert order.experiment is not None
         try:
             report = agent.perform(step, order.experiment, cards)

@@ -18,7 +18,7 @@ _WINDOWS_LEAST = 4
 _RISEN = 0.9
 
 
-def flow_report(progress: Progress) -> FlowReport | None:
+def flow_report(progress: Progress, retransmitted: float | None = None) -> FlowReport | None:
     """The rates of both phases of a flow; None if there is nothing to tell from."""
     times_s, totals, joined = progress.times_s, progress.totals, progress.joined
     if joined is None:
@@ -29,15 +29,16 @@ def flow_report(progress: Progress) -> FlowReport | None:
     )
     if one is None and several is None:
         return None
-    return FlowReport(one_stream_bytes_per_s=one, several_streams_bytes_per_s=several)
+    return FlowReport(
+        one_stream_bytes_per_s=one, several_streams_bytes_per_s=several, retransmitted=retransmitted
+    )
 
 
 def steady_rate(times_s: Sequence[float], totals: Sequence[int]) -> float | None:
     """The rate a flow settles at, in bytes a second, from its totals at some times. None if there is too little.
 
     The time is cut into windows. Those before the flow first comes near its upper quartile are its start, and are left
-    out, up to half of all. Of the others the mean of the middle half counts, so that neither a stall nor the burst
-    after it does.
+    out, up to half of all. The others count in full, so that rates of flows that run together add up.
 
     >>> times_s = [number / 100 for number in range(101)]
     >>> round(steady_rate(times_s, [0] * 20 + [1000 * number for number in range(81)]))
@@ -49,9 +50,7 @@ def steady_rate(times_s: Sequence[float], totals: Sequence[int]) -> float | None
     edges_s = np.linspace(times_s[0], times_s[-1], windows + 1)
     rates = np.diff(np.interp(edges_s, times_s, totals)) / np.diff(edges_s)
     risen = int(np.argmax(rates >= _RISEN * np.quantile(rates, 0.75)))
-    settled = np.sort(rates[min(risen, windows // 2) :])
-    quarter = len(settled) // 4
-    return float(settled[quarter : len(settled) - quarter].mean()) or None
+    return float(rates[min(risen, windows // 2) :].mean()) or None
 
 
 def train_report(train: Train) -> TrainReport:
@@ -69,4 +68,5 @@ def train_report(train: Train) -> TrainReport:
         rtt_min_s=float(rtts.min()),
         rtt_median_s=float(np.median(rtts)),
         rtt_p99_s=float(np.quantile(rtts, 0.99)),
+        rtt_p999_s=float(np.quantile(rtts, 0.999)),
     )

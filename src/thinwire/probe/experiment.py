@@ -17,13 +17,14 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         host: the machine's name. host_key: equal for agents that share a kernel and its network.
         sink: 32 hexadecimal digits that its sink answers greetings with.
-        addresses: of its sink. port: of its datagrams.
+        addresses: of its sink. unix: the same within the machine. port: of its datagrams.
     """
 
     host: str
     host_key: str
     sink: str
     addresses: tuple[str, ...]
+    unix: str
     port: int
 
 
@@ -102,10 +103,16 @@ class Reached(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FlowReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a flow reached, in bytes a second; None where there was too little to tell."""
+    """What a flow reached; None where there was too little to tell.
+
+    Attributes:
+        one_stream_bytes_per_s, several_streams_bytes_per_s: in its two phases.
+        retransmitted: the fraction of its bytes that had to be sent again.
+    """
 
     one_stream_bytes_per_s: float | None
     several_streams_bytes_per_s: float | None
+    retransmitted: float | None = None
 
 
 class TrainReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +122,7 @@ class TrainReport(msgspec.Struct, frozen=True, kw_only=True):
         num_sent, num_received: datagrams it sent, and got from the other.
         delay_min_s, delay_median_s, jitter_s: the one-way delay from the other to here: least, median (both plus a
             constant of the two clocks) and standard deviation.
-        rtt_min_s, rtt_median_s, rtt_p99_s: from here to the other and back.
+        rtt_min_s, rtt_median_s, rtt_p99_s, rtt_p999_s: from here to the other and back.
     """
 
     num_sent: int
@@ -126,6 +133,7 @@ class TrainReport(msgspec.Struct, frozen=True, kw_only=True):
     rtt_min_s: float | None = None
     rtt_median_s: float | None = None
     rtt_p99_s: float | None = None
+    rtt_p999_s: float | None = None
 
 
 class Report(msgspec.Struct, kw_only=True):

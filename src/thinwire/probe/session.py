@@ -1,4 +1,4 @@
-"""``probe``: the one call that measures the network between ranks.
+"""The calls that measure: ``probe`` the network between ranks, ``bench_link`` the ways from one host to another.
 
 Not here: any of the parts.
 """
@@ -6,16 +6,20 @@ Not here: any of the parts.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from datetime import UTC, datetime
 
 from thinwire.clock import SYSTEM_CLOCK, Clock, wall_time_s
 from thinwire.errors import UsageError
 from thinwire.probe.campaign import BUDGET_S, Campaign, full_form, quick_form
 from thinwire.probe.coordinator import JOIN_S, Store, conduct
-from thinwire.probe.experiment import Card
+from thinwire.probe.experiment import Card, Experiment, Outcome
+from thinwire.probe.link_test import LinkTest, link_test
 from thinwire.topology import Topology
 from thinwire.transport.addresses import host_name
+from thinwire.transport.tcp import congestion_controls
+
+MIN_WAY_S = 0.05
 
 
 class Form(enum.StrEnum):
@@ -76,11 +80,47 @@ def probe(
         num_ranks,
         host or host_name(),
         plan,
+        Topology,
         interface=interface,
         join_s=join_s,
         clock=clock,
         progress=progress,
     )
+
+
+def bench_link(
+    store: Store,
+    rank: int,
+    *,
+    way_s: float,
+    interface: str | None = None,
+    host: str | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+    progress: Callable[[str], None] = lambda purpose: None,
+) -> LinkTest:
+    """Try every way in which bytes get from rank 0 to rank 1; both call this and get the same.
+
+    Args:
+        store: see ``probe``.
+        rank: 0 or 1.
+        way_s: how long each way is tried.
+        interface, host, clock, progress: see ``probe``.
+
+    Raises:
+        UsageError: no such interface, or too short a time.
+        LinkError: nothing gets through, or the store cannot be reached any more.
+        CollectiveTimeoutError: rank 0 does not come, or fell silent.
+    """
+    if not way_s >= MIN_WAY_S:
+        raise UsageError(
+            f"{way_s:g} s for each way is too little to measure anything: give {MIN_WAY_S} s or more"
+        )
+
+    def plan(joined: Sequence[Card | str]) -> Generator[Experiment, Outcome, LinkTest]:
+        return link_test(joined, congestion_controls=congestion_controls(), way_s=way_s)
+
+    name = host or host_name()
+    return conduct(store, rank, 2, name, plan, LinkTest, interface=interface, clock=clock, progress=progress)
 
 
 def _now() -> str:

@@ -19,8 +19,9 @@ from thinwire.probe.survey import Path, Survey, rate_of
 
 SUSPECT = 0.8  # of what the hosts' wires carry
 FASTER_ALONE = 1.2
-SLOWED = 0.75  # of the sum of what two flows reach alone
+SLOWED = 0.65  # of the sum of what two flows reach alone
 ADDS_UP = 0.2
+_LONGER = 1.5  # two flows that begin together take longer to settle than one
 
 FlowTimes = Callable[[Sequence[Path]], tuple[float, float]]
 Running = Generator[Experiment, Outcome, dict[Path, FlowReport]]
@@ -112,7 +113,7 @@ class _Search:
         if not pairs:
             return False
         alone_s, together_s = self.times(pairs[0])
-        found = yield from self._run(pairs[0], 0.0, max(alone_s, together_s))
+        found = yield from self._run(pairs[0], 0.0, _LONGER * max(alone_s, together_s))
         total = sum(rate_of(flow) or 0.0 for flow in found.values())
         return len(found) == 2 and total < SLOWED * (first.bandwidth + second.bandwidth)
 

@@ -251,11 +251,11 @@ class Poured:
     Attributes:
         delivered: what reached the other side, by its acknowledgements, which do not wait for what got lost as the
             reader there does; nothing where the kernel does not tell.
-        info: what the kernel says of the first stream at the end of its time alone.
+        infos: what the kernel says of each stream at the end.
     """
 
     delivered: Progress
-    info: TcpInfo | None
+    infos: tuple[TcpInfo, ...]
 
 
 def pour(
@@ -294,12 +294,12 @@ def pour(
             began_s = clock.now_s()
             delivered = Progress()
             _fill(selector, payload, began_s + alone_s, delivered, streams, clock)
-            info = tcp_info(streams[0])
             if together_s:
                 for number in range(1, num_streams):
                     add(number)
                 _fill(selector, payload, began_s + alone_s + together_s, delivered, streams, clock)
-            return Poured(delivered, info)
+            infos = [tcp_info(stream) for stream in streams]
+            return Poured(delivered, tuple(info for info in infos if info))
     except OSError as error:
         raise LinkError(f"{address}: {_reason(error, timeout_s)}") from error
     finally:
