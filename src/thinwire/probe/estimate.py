@@ -13,9 +13,7 @@ from thinwire.probe.experiment import FlowReport, TrainReport
 from thinwire.transport.bulk import Progress
 from thinwire.transport.datagrams import Train
 
-_WINDOWS = 12
-_WINDOWS_LEAST = 4
-_RISEN = 0.9
+_SAMPLES_LEAST = 5
 
 
 def flow_report(progress: Progress, retransmitted: float | None = None) -> FlowReport | None:
@@ -37,20 +35,18 @@ def flow_report(progress: Progress, retransmitted: float | None = None) -> FlowR
 def steady_rate(times_s: Sequence[float], totals: Sequence[int]) -> float | None:
     """The rate a flow settles at, in bytes a second, from its totals at some times. None if there is too little.
 
-    The time is cut into windows. Those before the flow first comes near its upper quartile are its start, and are left
-    out, up to half of all. The others count in full, so that rates of flows that run together add up.
+    It is the mean of the second half of the time: the first is the flow's start. The half is the same for all, so that
+    the rates of flows that run together add up.
 
     >>> times_s = [number / 100 for number in range(101)]
     >>> round(steady_rate(times_s, [0] * 20 + [1000 * number for number in range(81)]))
     100000
     """
-    windows = min(_WINDOWS, len(times_s) - 1)
-    if windows < _WINDOWS_LEAST or totals[-1] == totals[0]:
+    if len(times_s) < _SAMPLES_LEAST:
         return None
-    edges_s = np.linspace(times_s[0], times_s[-1], windows + 1)
-    rates = np.diff(np.interp(edges_s, times_s, totals)) / np.diff(edges_s)
-    risen = int(np.argmax(rates >= _RISEN * np.quantile(rates, 0.75)))
-    return float(rates[min(risen, windows // 2) :].mean()) or None
+    middle_s = (times_s[0] + times_s[-1]) / 2
+    late = totals[-1] - float(np.interp(middle_s, times_s, totals))
+    return late / (times_s[-1] - middle_s) if late > 0 else None
 
 
 def train_report(train: Train) -> TrainReport:
