@@ -78,7 +78,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     interval_s: float = 0.01
     datagram_bytes: int = 64
     congestion_control: str | None = None
-    patience_s: float = 2.0
+    patience_s: float = 4.0  # a lost first packet is sent again after 1 s, and after 2 s more
     linger_s: float = 0.5
 
     @property

@@ -3,6 +3,8 @@
 Told regularly what the transport counts anyway, the learner keeps a ``Forecaster`` of the bandwidth and the round trip
 of each peer. Only moments that say something count: a bandwidth where the sender always had something to send.
 
+    learner.observe(peer, link.tcp_infos())  # of a SocketLink, a few times a second
+
 Not here: who asks the transport, and how often (the runtime's).
 """
 

@@ -282,21 +282,22 @@ def pour(
     streams: list[socket.socket] = []
     try:
         with selectors.DefaultSelector() as selector:
+            # All connect before any sends: behind a full queue a connection might take a second.
+            for _ in range(num_streams if together_s else 1):
+                streams.append(_connected(address, timeout_s, congestion_control))
 
-            def add(number: int) -> None:
-                connection = _connected(address, timeout_s, congestion_control)
-                streams.append(connection)
-                connection.sendall(_PREAMBLE.pack(token, *key, number))
-                connection.setblocking(False)
-                selector.register(connection, selectors.EVENT_WRITE)
+            def begin(number: int) -> None:
+                streams[number].sendall(_PREAMBLE.pack(token, *key, number))
+                streams[number].setblocking(False)
+                selector.register(streams[number], selectors.EVENT_WRITE)
 
-            add(0)
+            begin(0)
             began_s = clock.now_s()
             delivered = Progress()
-            _fill(selector, payload, began_s + alone_s, delivered, streams, clock)
+            _fill(selector, payload, began_s + alone_s, delivered, streams[:1], clock)
             if together_s:
                 for number in range(1, num_streams):
-                    add(number)
+                    begin(number)
                 _fill(selector, payload, began_s + alone_s + together_s, delivered, streams, clock)
             infos = [tcp_info(stream) for stream in streams]
             return Poured(delivered, tuple(info for info in infos if info))

@@ -37,8 +37,8 @@ class TcpInfo(msgspec.Struct, frozen=True, kw_only=True):
         delivery_rate_bytes_per_s: what arrived lately, by the peer's acknowledgements; 0 before any.
         is_app_limited: that rate was limited by the sender having nothing to send.
         bytes_sent, bytes_retransmitted: since the connection stands, retransmissions in both.
-        bytes_delivered: what has reached the peer, also behind a gap that still has to be filled: segments delivered, times
-            their mean size.
+        bytes_delivered: what has reached the peer, also behind a gap that still has to be filled: the segments
+            delivered, times their mean size.
     """
 
     rtt_s: float
@@ -61,6 +61,7 @@ def tcp_info(connection: socket.socket) -> TcpInfo | None:
     if len(raw) < _RETRANSMITTED + _U64.size:
         return None  # a kernel before 4.19
     sent, segments_sent = _U64.unpack_from(raw, _SENT)[0], _U32.unpack_from(raw, _SEGMENTS_OUT)[0]
+    segments_delivered = max(0, _U32.unpack_from(raw, _DELIVERED)[0] - 1)  # the handshake counts as one
     return TcpInfo(
         rtt_s=_U32.unpack_from(raw, _RTT)[0] / 1e6,
         min_rtt_s=_U32.unpack_from(raw, _MIN_RTT)[0] / 1e6,
@@ -68,7 +69,5 @@ def tcp_info(connection: socket.socket) -> TcpInfo | None:
         is_app_limited=bool(raw[_FLAGS] & _APP_LIMITED),
         bytes_sent=sent,
         bytes_retransmitted=_U64.unpack_from(raw, _RETRANSMITTED)[0],
-        bytes_delivered=round(_U32.unpack_from(raw, _DELIVERED)[0] * sent / segments_sent)
-        if segments_sent
-        else 0,
+        bytes_delivered=round(segments_delivered * sent / segments_sent) if segments_sent else 0,
     )
