@@ -94,5 +94,19 @@ def format_rate(bytes_per_s: float) -> str:
     return f"{_three_digits(value)} GB/s"
 
 
+def format_bit_rate(bytes_per_s: float) -> str:
+    """A bandwidth as network vendors write it, in decimal bits per second.
+
+    >>> format_bit_rate(2_500_000), format_bit_rate(125e6), format_bit_rate(12_500)
+    ('20 Mbit/s', '1 Gbit/s', '100 kbit/s')
+    """
+    value = bytes_per_s * 8 / 1000
+    for unit in ("kbit", "Mbit"):
+        if abs(value) < 999.5:
+            return f"{_three_digits(value)} {unit}/s"
+        value /= 1000
+    return f"{_three_digits(value)} Gbit/s"
+
+
 def _three_digits(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -21,6 +21,7 @@ ALLOWED = {
         "serving/",
         "cli/run.py",
         "cli/bench_worker.py",
+        "cli/probe_worker.py",
     ),
     "socket": ("transport/", "lab/"),
     "random": (),

@@ -11,9 +11,10 @@ from typing import Annotated
 
 import typer
 
-from thinwire.cli.bench import bench
+from thinwire.cli.bench_link import benchmarks
 from thinwire.cli.compare import compare
 from thinwire.cli.lab import app as lab
+from thinwire.cli.probe import probe
 from thinwire.cli.run import run
 from thinwire.cli.schedule import schedule
 from thinwire.errors import LinkError, ThinwireError, UsageError
@@ -33,9 +34,10 @@ app.command(
     context_settings=_PASS_THROUGH,
     options_metavar="[OPTIONS] [TORCHRUN OPTIONS] SCRIPT [ARGUMENTS]...",
 )(run)
-app.command()(bench)
 app.add_typer(lab, name="lab")
+app.add_typer(benchmarks)
 app.command()(schedule)
+app.command(context_settings=_PASS_THROUGH, options_metavar="[OPTIONS] [TORCHRUN OPTIONS]")(probe)
 app.command(
     context_settings=_PASS_THROUGH,
     options_metavar="[OPTIONS] SCRIPT [ARGUMENTS]...",

@@ -34,6 +34,11 @@ def host_key() -> str:
     return f"{socket.gethostname()}:{uuid.getnode():012x}"
 
 
+def host_name() -> str:
+    """This machine's name, for messages."""
+    return socket.gethostname()
+
+
 def local_addresses(interface: str | None) -> list[str]:
     """This host's IP addresses that a peer could use: of one interface (its name, or one of its addresses), or of all.
 

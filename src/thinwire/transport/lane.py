@@ -27,6 +27,7 @@ from thinwire.protocol.reader import BY_REFERENCE, FrameReader, Piece, pack_piec
 from thinwire.transport.admission import CrossMemory
 from thinwire.transport.base import OnSent
 from thinwire.transport.crossmemory import address_of
+from thinwire.transport.tcp_info import TcpInfo, tcp_info
 
 if TYPE_CHECKING:
     from thinwire.transport.link import SocketLink
@@ -129,6 +130,10 @@ class Lane:
     def stop_writing(self) -> None:
         """Let the writer thread end after what it has in hand. Under the link's lock."""
         self._work.put(None)
+
+    def tcp_info(self) -> TcpInfo | None:
+        """What the kernel knows of the connection; None unless it is TCP, on Linux, and open."""
+        return tcp_info(self._socket)
 
     def shut_down(self, how: int) -> None:
         """End one or both directions, waking whoever blocks in them."""

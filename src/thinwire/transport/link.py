@@ -33,6 +33,7 @@ from thinwire.transport.base import LinkStatistics, OnSent, Receiver
 from thinwire.transport.crossmemory import REFERENCE_BYTES_MIN
 from thinwire.transport.lane import Lane, Outgoing
 from thinwire.transport.refusals import Refusals
+from thinwire.transport.tcp_info import TcpInfo
 
 # What may be sent by reference before the peer has copied it. The rest stays in the queue, where priorities
 # still count; this much is a fraction of a millisecond.
@@ -100,6 +101,12 @@ class SocketLink:
             last_received_s=max((lane.last_received_s for lane in lanes), default=self._made_s),
             last_sent_s=max((lane.last_sent_s for lane in lanes), default=self._made_s),
         )
+
+    def tcp_infos(self) -> tuple[TcpInfo, ...]:
+        """What the kernel knows of each of this link's TCP connections."""
+        with self.lock:
+            lanes = tuple(self._lanes)
+        return tuple(info for lane in lanes if (info := lane.tcp_info()))
 
     # For the transport: how the link comes to be.
 

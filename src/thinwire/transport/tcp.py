@@ -10,6 +10,7 @@ import contextlib
 import errno
 import socket
 import struct
+from pathlib import Path
 
 from thinwire.errors import UsageError
 from thinwire.transport.addresses import family_of, join_address, local_addresses, split_address
@@ -58,6 +59,15 @@ def connect(connection: socket.socket, address: str, options: SocketOptions) -> 
         if sources:
             connection.bind((sources[0], 0))
     connection.connect(split_address(address))
+
+
+def congestion_controls() -> tuple[str, ...]:
+    """The kernel's algorithms that a program may choose here, the default first; none where there is no choice."""
+    names: list[str] = []
+    for setting in ("tcp_congestion_control", "tcp_allowed_congestion_control"):
+        file = Path("/proc/sys/net/ipv4", setting)
+        names += file.read_text().split() if file.exists() else []
+    return tuple(dict.fromkeys(names))
 
 
 def tune(connection: socket.socket, options: SocketOptions) -> None:

@@ -1,0 +1,248 @@
+"""Which experiments make a topology: campaigns as generators, which yield experiments and are sent their outcomes.
+
+So a campaign does not know how hosts are reached; a test drives it with a computed network. The full form:
+
+1. every host finds the addresses at which it reaches the others;
+2. in rounds where each host is busy with one other, flows in one direction and then in the other, with a thin train of
+   datagrams beside them that feels the queue; flows that one stream began are joined by more;
+3. in the same rounds, trains alone: round trips, jitter and loss, thin enough for the bandwidths just measured;
+4. in small teams, all send to one and one sends to all, in turn: what the wires of single hosts carry;
+5. where a host is reached through several interfaces, a flow over each of the others;
+6. where links carried less than the wires of their two hosts, one more look at what they share (``sharing``).
+
+Not here: sockets, waiting, time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Sequence
+
+import msgspec
+
+from thinwire.errors import UsageError
+from thinwire.probe.experiment import Card, Experiment, Flow, Outcome
+from thinwire.probe.findings import findings
+from thinwire.probe.matchings import rounds, teams
+from thinwire.probe.sharing import find_bottlenecks
+from thinwire.probe.survey import Path, Survey, ip_of, rate_of
+from thinwire.topology import Topology
+
+Campaign = Generator[Experiment, Outcome, Topology]
+
+BUDGET_S = 12.5
+MIN_BUDGET_S = 1.0
+FRAME_BYTES = 64 + 42  # a datagram with its headers on Ethernet
+# What is enough for each part; all are shortened if the budget does not allow it.
+_TRAIN_S, _ALONE_S, _TOGETHER_S, _FAN_S = 1.8, 0.5, 0.3, 0.3
+_LEAST_S = 0.05
+_ROUND_TRIPS_TO_SPEED = 16  # of a stream's start: some ten doublings and a settled rest
+_TRAIN_INTERVAL_S = 0.00025
+_TRAIN_SHARE = 0.2  # of a link's bandwidth, for a train
+_LOADED_INTERVAL_S = 0.005
+_FAN_BYTES = 600_000  # through the slowest wire, to tell what each of several sources gets of it
+_SHARING_SHARE = 0.34  # of the budget, to find what links share
+
+
+class Times(msgspec.Struct, frozen=True, kw_only=True):
+    """How long the parts of experiments last."""
+
+    train_s: float
+    alone_s: float
+    together_s: float
+    fan_s: float
+
+    @classmethod
+    def within(cls, budget_s: float, num_hosts: int) -> Times:
+        """As long as is enough, or all shorter by one factor so that everything fits the budget.
+
+        >>> Times.within(12.5, 2).alone_s, round(Times.within(12.5, 16).alone_s, 2)
+        (0.5, 0.08)
+        """
+        num_rounds = len(rounds(num_hosts))
+        wanted_s = num_rounds * (_TRAIN_S + 2 * (_ALONE_S + _TOGETHER_S)) + 2 * _team_size(num_hosts) * _FAN_S
+        factor = min(1.0, (1 - _SHARING_SHARE) * budget_s / wanted_s)
+        return cls(
+            train_s=max(_LEAST_S, factor * _TRAIN_S),
+            alone_s=max(_LEAST_S, factor * _ALONE_S),
+            together_s=max(_LEAST_S, factor * _TOGETHER_S),
+            fan_s=max(_LEAST_S, factor * _FAN_S),
+        )
+
+
+def full_form(
+    joined: Sequence[Card | str], *, now: Callable[[], str], budget_s: float = BUDGET_S
+) -> Campaign:
+    """The campaign that measures everything.
+
+    Args:
+        joined: for each host its card, or why there is none.
+        now: tells the wall time at the end, in words.
+        budget_s: about how long it may take where round trips are short, without the pauses between experiments.
+
+    Raises:
+        UsageError: the budget is too small to measure anything.
+    """
+    if not budget_s >= MIN_BUDGET_S:
+        raise UsageError(
+            f"a budget of {budget_s:g} s is too little to measure anything: give {MIN_BUDGET_S:g} s or more"
+        )
+    survey = Survey(joined)
+    times = Times.within(budget_s, survey.num_hosts)
+    survey.take((yield Experiment(purpose="finding addresses", greet=True)))
+    conflicts = yield from _flows(survey, times)
+    yield from _trains(survey, times)
+    yield from _fans(survey, times)
+    yield from _other_addresses(survey, times)
+    yield from find_bottlenecks(survey, conflicts, _flow_times(survey, times), _SHARING_SHARE * budget_s)
+    return survey.topology("full", now(), findings(survey))
+
+
+def quick_form(joined: Sequence[Card | str], *, now: Callable[[], str], train_s: float = 0.3) -> Campaign:
+    """The campaign for a running job: round trips, jitter and loss of all pairs at once, in well under a second.
+
+    A host sends 100 datagrams a second to each other for ``train_s``: 3 kB in each direction of a pair.
+    """
+    survey = Survey(joined)
+    survey.take((yield Experiment(purpose="finding addresses", greet=True, patience_s=0.5)))
+    pairs = [(first, second) for second in range(survey.num_hosts) for first in range(second)]
+    exchanges = survey.exchanges_of(pairs)
+    if exchanges:
+        survey.idle = survey.take_trains(
+            (
+                yield Experiment(
+                    purpose="round trips", exchanges=exchanges, train_s=train_s, linger_s=0.2, patience_s=0.5
+                )
+            )
+        )
+    return survey.topology("quick", now(), findings(survey))
+
+
+def _flows(survey: Survey, times: Times) -> Generator[Experiment, Outcome, list[list[Path]]]:
+    """Flows between all, in rounds. Returns the paths that were busy together."""
+    together = []
+    matchings = rounds(survey.num_hosts)
+    for number, pairs in enumerate(matchings):
+        for paths in (list(pairs), [(second, first) for first, second in pairs]):
+            flows = survey.flows_of(paths)
+            if not flows:
+                continue
+            busy = [(flow.source, flow.destination) for flow in flows]
+            alone_s = max(times.alone_s, _ROUND_TRIPS_TO_SPEED * survey.connect_s(busy))
+            experiment = Experiment(
+                purpose=f"bandwidth, round {number + 1} of {len(matchings)}",
+                flows=flows,
+                alone_s=alone_s,
+                together_s=times.together_s,
+                exchanges=survey.exchanges_of(pairs),
+                train_s=alone_s,
+                interval_s=_LOADED_INTERVAL_S,
+                linger_s=0.1 + 3 * survey.connect_s(busy),
+            )
+            outcome = yield experiment
+            survey.flows |= survey.take_flows(experiment, outcome)
+            trains = survey.take_trains(outcome)
+            survey.loaded |= {
+                path: (trains[path], trains[path[::-1]])
+                for path in busy
+                if {path, path[::-1]} <= trains.keys()
+            }
+            together.append(busy)
+    return together
+
+
+def _trains(survey: Survey, times: Times) -> Generator[Experiment, Outcome, None]:
+    matchings = rounds(survey.num_hosts)
+    for number, pairs in enumerate(matchings):
+        exchanges = survey.exchanges_of(pairs)
+        if not exchanges:
+            continue
+        paths = [path for pair in pairs for path in (pair, pair[::-1])]
+        slowest = min((rate for path in paths if (rate := survey.rate(path))), default=math.inf)
+        experiment = Experiment(
+            purpose=f"round trips and loss, round {number + 1} of {len(matchings)}",
+            exchanges=exchanges,
+            train_s=max(times.train_s, 4 * survey.connect_s(paths)),
+            interval_s=max(_TRAIN_INTERVAL_S, FRAME_BYTES / (_TRAIN_SHARE * slowest)),
+            linger_s=0.1 + 3 * survey.connect_s(paths),
+        )
+        survey.idle |= survey.take_trains((yield experiment))
+    for pair in (pair for pairs in matchings for pair in pairs):
+        train = survey.idle.get(pair)
+        if train and train.num_sent and not train.num_received:
+            survey.miss(
+                " <-> ".join(survey.names[host] for host in pair),
+                "no datagram arrived: a firewall may drop UDP; round trip, jitter and loss are unknown",
+            )
+
+
+def _fans(survey: Survey, times: Times) -> Generator[Experiment, Outcome, None]:
+    """All of a team send to one, then one sends to all; the hub is each in turn."""
+    found = teams(sorted(survey.alive))
+    slowest = min((rate for path in survey.flows if (rate := survey.rate(path))), default=math.inf)
+    fan_s = max(
+        times.fan_s,
+        _ROUND_TRIPS_TO_SPEED * survey.connect_s(survey.reached),
+        min(_FAN_BYTES / slowest, 2 * times.fan_s),
+    )
+    for turn in range(max(map(len, found), default=0)):
+        spokes = [
+            (hub, spoke)
+            for team in found
+            if len(team) > 2 and turn < len(team)
+            for hub in [team[turn]]
+            for spoke in team
+            if spoke != hub
+        ]
+        for is_out in (True, False):
+            flows = survey.flows_of(spokes if is_out else [(spoke, hub) for hub, spoke in spokes])
+            if not flows:
+                continue
+            experiment = Experiment(
+                purpose=f"{'uplinks' if is_out else 'downlinks'}, turn {turn + 1}",
+                flows=flows,
+                together_s=fan_s,
+            )
+            reached = survey.take_flows(experiment, (yield experiment))
+            totals = survey.uplinks if is_out else survey.downlinks
+            for path, flow in reached.items():
+                hub = path[0] if is_out else path[1]
+                totals[hub] = totals.get(hub, 0.0) + (rate_of(flow) or 0.0)
+    for path in survey.flows:
+        for totals, host in ((survey.uplinks, path[0]), (survey.downlinks, path[1])):
+            totals[host] = max(totals.get(host, 0.0), survey.rate(path))
+
+
+def _other_addresses(survey: Survey, times: Times) -> Generator[Experiment, Outcome, None]:
+    """A flow to each address of a host that is reached through another interface than the one in use."""
+    for path, (used, *others) in sorted(survey.reached.items()):
+        source, host = path
+        if host in survey.alternatives or survey.is_local(path) or not survey.rate(path):
+            continue
+        for other in others:
+            if other.interface == used.interface or not survey.is_open(path):
+                continue
+            flow = Flow(source, host, other.address)
+            alone_s, together_s = _flow_times(survey, times)([path])
+            experiment = Experiment(
+                purpose=f"another address of {survey.names[host]}",
+                flows=(flow,),
+                alone_s=alone_s,
+                together_s=together_s,
+            )
+            found = survey.take_flows(experiment, (yield experiment))
+            rates = survey.alternatives.setdefault(host, {ip_of(used.address): survey.rate(path)})
+            rates[ip_of(other.address)] = max((rate_of(flow) or 0.0 for flow in found.values()), default=0.0)
+
+
+def _flow_times(survey: Survey, times: Times) -> Callable[[Sequence[Path]], tuple[float, float]]:
+    """How long a flow on some paths should be alone, and together with more streams."""
+
+    def of(paths: Sequence[Path]) -> tuple[float, float]:
+        return max(times.alone_s, _ROUND_TRIPS_TO_SPEED * survey.connect_s(paths)), times.together_s
+
+    return of
+
+
+def _team_size(num_hosts: int) -> int:
+    return max(map(len, teams(range(num_hosts)))) if num_hosts > 2 else 0

@@ -1,0 +1,168 @@
+"""What hosts are told to do and what they saw: the messages of a probe, as values.
+
+An ``Experiment`` is what happens at one time: flows and trains between hosts, by number. Each host that takes part
+gives a ``Report``; the reports of all, put together, are the ``Outcome``.
+
+Not here: which experiments (``campaign``), doing them (``agent``), and getting them there and back (``coordinator``).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an agent is found.
+
+    Attributes:
+        host: the machine's name. host_key: equal for agents that share a kernel and its network.
+        sink: 32 hexadecimal digits that its sink answers greetings with.
+        addresses: of its sink. unix: the same within the machine. port: of its datagrams.
+    """
+
+    host: str
+    host_key: str
+    sink: str
+    addresses: tuple[str, ...]
+    unix: str
+    port: int
+
+
+class Flow(msgspec.Struct, frozen=True):
+    """TCP streams from one host to another, at an address of the second."""
+
+    source: int
+    destination: int
+    address: str
+
+
+class Exchange(msgspec.Struct, frozen=True):
+    """Trains of small datagrams between two hosts, in both directions at once.
+
+    Attributes:
+        first, second: the hosts.
+        first_ip, second_ip: their addresses.
+    """
+
+    first: int
+    second: int
+    first_ip: str
+    second_ip: str
+
+    def other_of(self, host: int) -> tuple[int, str]:
+        """The other host and where it is reached, seen from ``host``."""
+        return (self.second, self.second_ip) if host == self.first else (self.first, self.first_ip)
+
+
+class Experiment(msgspec.Struct, frozen=True, kw_only=True):
+    """What happens at one time. A host is in one exchange at most.
+
+    Attributes:
+        purpose: in words, for progress and messages.
+        greet: every host finds out at which addresses it reaches the others.
+        flows: each fills its path with one stream for ``alone_s``, then with ``num_streams`` for ``together_s``.
+        exchanges: for ``train_s``, a datagram of ``datagram_bytes`` every ``interval_s``.
+        congestion_control: of the flows; None: the system's default.
+        patience_s: what connecting may take.
+        linger_s: how long an exchange listens for late datagrams.
+    """
+
+    purpose: str
+    greet: bool = False
+    flows: tuple[Flow, ...] = ()
+    alone_s: float = 0.0
+    together_s: float = 0.0
+    num_streams: int = 4
+    exchanges: tuple[Exchange, ...] = ()
+    train_s: float = 0.0
+    interval_s: float = 0.01
+    datagram_bytes: int = 64
+    congestion_control: str | None = None
+    patience_s: float = 4.0  # a lost first packet is sent again after 1 s, and after 2 s more
+    linger_s: float = 0.5
+
+    @property
+    def duration_s(self) -> float:
+        """How long it takes if everybody answers."""
+        return max(self.alone_s + self.together_s, self.train_s)
+
+
+class Reached(msgspec.Struct, frozen=True, kw_only=True):
+    """An address at which a host reached another.
+
+    Attributes:
+        address: with the port. source: the address it was reached from.
+        interface: of the source; empty if unknown.
+        connect_s: what connecting took: about a round trip.
+    """
+
+    address: str
+    source: str
+    interface: str
+    connect_s: float
+
+
+class FlowReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a flow reached; None where there was too little to tell.
+
+    Attributes:
+        one_stream_bytes_per_s, several_streams_bytes_per_s: in its two phases.
+        retransmitted: the fraction of its bytes that had to be sent again.
+    """
+
+    one_stream_bytes_per_s: float | None
+    several_streams_bytes_per_s: float | None
+    retransmitted: float | None = None
+
+
+class TrainReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What one end of an exchange saw.
+
+    Attributes:
+        num_sent, num_received: datagrams it sent, and got from the other.
+        delay_min_s, delay_median_s, jitter_s: the one-way delay from the other to here: least, median (both plus a
+            constant of the two clocks) and standard deviation.
+        rtt_min_s, rtt_median_s, rtt_p99_s, rtt_p999_s: from here to the other and back.
+    """
+
+    num_sent: int
+    num_received: int
+    delay_min_s: float | None = None
+    delay_median_s: float | None = None
+    jitter_s: float | None = None
+    rtt_min_s: float | None = None
+    rtt_median_s: float | None = None
+    rtt_p99_s: float | None = None
+    rtt_p999_s: float | None = None
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """What one host saw in an experiment.
+
+    Attributes:
+        reached: peer -> the addresses at which it answered, best first.
+        sent: place in ``Experiment.flows`` -> what it reached, as acknowledged to this host, its source.
+        received: the same as it arrived here, its destination.
+        trains: peer -> what the exchange with it showed.
+        failures: peer -> why it could not be reached.
+        error: what stopped this host altogether.
+    """
+
+    reached: dict[int, list[Reached]] = {}
+    sent: dict[int, FlowReport] = {}
+    received: dict[int, FlowReport] = {}
+    trains: dict[int, TrainReport] = {}
+    failures: dict[int, str] = {}
+    error: str = ""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What all hosts saw.
+
+    Attributes:
+        reports: host -> what it saw.
+        silent: host -> why there is no report of it. It takes part in nothing any more.
+    """
+
+    reports: dict[int, Report]
+    silent: dict[int, str] = {}

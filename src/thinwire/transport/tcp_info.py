@@ -1,0 +1,73 @@
+"""What the kernel knows of a TCP connection (``TCP_INFO``), as a value: Linux only, read in a microsecond.
+
+The layout is ``struct tcp_info`` of ``linux/tcp.h``, which only ever grows at its end.
+
+Not here: what to conclude from it (``probe``).
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+
+import msgspec
+
+_U32, _U64 = struct.Struct("=I"), struct.Struct("=Q")
+# Offsets.
+_FLAGS, _RTT, _MIN_RTT, _SEGMENTS_OUT, _RATE, _DELIVERED, _SENT, _RETRANSMITTED = (
+    7,
+    68,
+    148,
+    156,
+    160,
+    192,
+    200,
+    208,
+)
+_LENGTH = 256
+_APP_LIMITED = 0x01  # the lowest bit of the flags
+
+
+class TcpInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One connection at one moment.
+
+    Attributes:
+        rtt_s: the smoothed round trip. min_rtt_s: the least of late, as the kernel keeps it.
+        delivery_rate_bytes_per_s: what arrived lately, by the peer's acknowledgements; 0 before any.
+        is_app_limited: that rate was limited by the sender having nothing to send.
+        bytes_sent, bytes_retransmitted: since the connection stands, retransmissions in both.
+        bytes_delivered: what has reached the peer, also behind a gap that still has to be filled: the segments
+            delivered, times their mean size.
+    """
+
+    rtt_s: float
+    min_rtt_s: float
+    delivery_rate_bytes_per_s: float
+    is_app_limited: bool
+    bytes_sent: int
+    bytes_retransmitted: int
+    bytes_delivered: int
+
+
+def tcp_info(connection: socket.socket) -> TcpInfo | None:
+    """What the kernel knows of ``connection``; None where there is no such thing (not TCP, not Linux, closed)."""
+    if sys.platform != "linux" or connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    try:
+        raw = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LENGTH)
+    except OSError:
+        return None
+    if len(raw) < _RETRANSMITTED + _U64.size:
+        return None  # a kernel before 4.19
+    sent, segments_sent = _U64.unpack_from(raw, _SENT)[0], _U32.unpack_from(raw, _SEGMENTS_OUT)[0]
+    segments_delivered = max(0, _U32.unpack_from(raw, _DELIVERED)[0] - 1)  # the handshake counts as one
+    return TcpInfo(
+        rtt_s=_U32.unpack_from(raw, _RTT)[0] / 1e6,
+        min_rtt_s=_U32.unpack_from(raw, _MIN_RTT)[0] / 1e6,
+        delivery_rate_bytes_per_s=float(_U64.unpack_from(raw, _RATE)[0]),
+        is_app_limited=bool(raw[_FLAGS] & _APP_LIMITED),
+        bytes_sent=sent,
+        bytes_retransmitted=_U64.unpack_from(raw, _RETRANSMITTED)[0],
+        bytes_delivered=round(segments_delivered * sent / segments_sent) if segments_sent else 0,
+    )
