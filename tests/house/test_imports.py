@@ -25,7 +25,7 @@ ALLOWED = {
     ),
     "socket": ("transport/", "lab/"),
     "random": (),
-    "secrets": ("transport/", "runtime/"),
+    "secrets": ("transport/", "runtime/", "probe/"),
     "time": ("clock.py",),
     "typer": ("cli/",),
     "rich": ("cli/",),

@@ -72,7 +72,9 @@ def test_bad_frames_end_their_connection_and_no_other(
     connection = guest(house, owner, transport)
     connection.sendall(stream)
     assert is_closed(connection)
-    house.wait_until(lambda: refused(owner) == {"frame": 1})  # a goodbye closes before what follows it is read
+    house.wait_until(
+        lambda: refused(owner) == {"frame": 1}
+    )  # a goodbye closes before what follows it is read
     assert detail in caplog.text
     if name != "after goodbye":  # who has said goodbye cannot be lost
         reason = house.wait_for_loss(owner)
