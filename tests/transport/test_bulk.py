@@ -17,13 +17,13 @@ from thinwire.transport.datagrams import DatagramPort
 from thinwire.transport.tcp import congestion_controls
 from thinwire.transport.tcp_info import tcp_info
 
-TOKEN, NAME = b"t" * TOKEN_BYTES, b"n" * 16
+TOKEN = b"t" * TOKEN_BYTES
 KEY = (7, 0)
 
 
 @pytest.fixture
 def sink() -> Iterator[BulkSink]:
-    made = BulkSink(TOKEN, NAME, "127.0.0.1", SYSTEM_CLOCK)
+    made = BulkSink(TOKEN, "127.0.0.1", SYSTEM_CLOCK)
     yield made
     made.close()
 
@@ -81,21 +81,21 @@ def test_a_flow_that_never_comes_is_waited_for_no_longer_than_said(sink: BulkSin
 
 
 def test_a_greeting_tells_who_listens(sink: BulkSink) -> None:
-    route = greet(sink.addresses[0], TOKEN, NAME, 2.0, SYSTEM_CLOCK)
+    route = greet(sink.addresses[0], TOKEN, sink.name, 2.0, SYSTEM_CLOCK)
     assert (route.address, route.source) == (sink.addresses[0], "127.0.0.1")
     with pytest.raises(LinkError, match="somebody else"):
         greet(sink.addresses[0], TOKEN, b"m" * 16, 2.0, SYSTEM_CLOCK)
     with pytest.raises(LinkError, match=r"somebody else|reset"):
-        greet(sink.addresses[0], b"x" * TOKEN_BYTES, NAME, 2.0, SYSTEM_CLOCK)
+        greet(sink.addresses[0], b"x" * TOKEN_BYTES, sink.name, 2.0, SYSTEM_CLOCK)
 
 
 def test_a_host_that_does_not_answer_is_a_link_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         address = f"127.0.0.1:{mute.getsockname()[1]}"
         with pytest.raises(LinkError, match=r"no answer within 0\.1 s"):
-            greet(address, TOKEN, NAME, 0.1, SYSTEM_CLOCK)
+            greet(address, TOKEN, b"m" * 16, 0.1, SYSTEM_CLOCK)
     with pytest.raises(LinkError, match="refused"):
-        greet(address, TOKEN, NAME, 0.1, SYSTEM_CLOCK)
+        greet(address, TOKEN, b"m" * 16, 0.1, SYSTEM_CLOCK)
 
 
 def test_the_kernels_congestion_controls_can_be_chosen_and_others_not(sink: BulkSink) -> None:
@@ -148,7 +148,7 @@ def test_a_silent_peer_does_not_hold_up_a_train() -> None:
 
 def test_a_closed_sink_leaves_no_thread() -> None:
     before = set(threading.enumerate())
-    BulkSink(TOKEN, NAME, "127.0.0.1", SYSTEM_CLOCK).close()
+    BulkSink(TOKEN, "127.0.0.1", SYSTEM_CLOCK).close()
     assert set(threading.enumerate()) <= before
 
 

@@ -7,13 +7,17 @@ measuring (``thinwire.probe``) and drawing (``topology_view``).
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from thinwire.cli.terminal import talk
 from thinwire.errors import UsageError
+
+if TYPE_CHECKING:
+    from thinwire.topology import Topology
 
 
 def probe(
@@ -25,6 +29,9 @@ def probe(
         float,
         typer.Option(metavar="SECONDS", help="About how long to measure; more time, finer figures."),
     ] = 12.5,
+    join_s: Annotated[
+        float, typer.Option(metavar="SECONDS", help="How long to wait for the other ranks.")
+    ] = 30.0,
     output: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the topology to FILE, for plans and comparisons."),
@@ -50,45 +57,45 @@ def probe(
 
         check_plotting()
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        return _launch(context.args, quick, budget_s, output, plot, json)
+        return _launch(context.args)
     if context.args:
         raise UsageError(
             f"{context.args[0]}: torchrun's options launch ranks, but this is a rank of a job already"
         )
-    return _be_a_rank(quick, budget_s, output, plot, json)
+    topology = _measure("quick" if quick else "full", budget_s, join_s)
+    if os.environ["RANK"] == "0":
+        _report(topology, output, plot, json)
+    return 1 if topology.gaps else 0
 
 
-def _launch(
-    arguments: list[str], quick: bool, budget_s: float, output: Path | None, plot: Path | None, json: bool
-) -> int:
+def _launch(torchrun_options: list[str]) -> int:
+    """Start ranks that are given our own options, as they were typed."""
     from thinwire.cli.run import launch
 
-    own = ["--budget-s", str(budget_s)]
-    own += ["--quick"] if quick else []
-    own += ["--json"] if json else []
-    own += ["--output", str(output)] if output else []
-    own += ["--plot", str(plot)] if plot else []
-    return launch([*arguments, "-m", "thinwire", "probe", *own])
+    words = sys.argv[1:]
+    own = words[: len(words) - len(torchrun_options)]
+    return launch([*torchrun_options, "-m", "thinwire", *own])
 
 
-def _be_a_rank(quick: bool, budget_s: float, output: Path | None, plot: Path | None, json: bool) -> int:
+def _measure(form: str, budget_s: float, join_s: float) -> Topology:
     os.environ.setdefault(
         "TORCH_CPP_LOG_LEVEL", "FATAL"
     )  # else a lost store prints stack traces of its C++ part
     from thinwire.cli.probe_worker import measure
-    from thinwire.topology import save
 
     with talk().status("waiting for the other ranks") as status:
-        topology = measure("quick" if quick else "full", budget_s, status.update)
-    if os.environ["RANK"] == "0":
-        from thinwire.cli import topology_view
+        return measure(form, budget_s, join_s, status.update)
 
-        if json:
-            print(topology_view.as_json(topology))
-        else:
-            topology_view.show(topology)
-        if output:
-            save(topology, output)
-        if plot:
-            topology_view.plot(topology, plot)
-    return 1 if topology.gaps else 0
+
+def _report(topology: Topology, output: Path | None, plot: Path | None, json: bool) -> None:
+    from thinwire.cli import topology_view
+    from thinwire.topology import save
+
+    if json:
+        print(topology_view.as_json(topology))
+    else:
+        topology_view.show(topology)
+    if output:
+        save(topology, output)
+    if plot:
+        topology_view.plot(topology, plot)

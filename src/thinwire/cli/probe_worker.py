@@ -20,7 +20,7 @@ from thinwire.runtime.config import RuntimeConfig
 from thinwire.topology import Topology
 
 
-def measure(form: str, budget_s: float, progress: Callable[[str], None]) -> Topology:
+def measure(form: str, budget_s: float, join_s: float, progress: Callable[[str], None]) -> Topology:
     """Probe with the other ranks of the job that the environment describes, as torchrun sets it.
 
     Raises:
@@ -34,11 +34,12 @@ def measure(form: str, budget_s: float, progress: Callable[[str], None]) -> Topo
             "`thinwire probe --nnodes 2 --node-rank 0 --master-addr 10.0.0.1`"
         )
     return probe(
-        _store("env://", rank, num_ranks),
+        _store("env://", rank, num_ranks, join_s),
         rank,
         num_ranks,
         form=form,
         budget_s=budget_s,
+        join_s=join_s,
         interface=RuntimeConfig.from_environment().interface,
         progress=progress,
     )
@@ -52,7 +53,7 @@ def try_link(init_method: str, way_s: float, progress: Callable[[str], None]) ->
     """
     rank = _number("RANK")
     return bench_link(
-        _store(init_method, rank, 2),
+        _store(init_method, rank, 2, JOIN_S),
         rank,
         way_s=way_s,
         interface=RuntimeConfig.from_environment().interface,
@@ -60,8 +61,8 @@ def try_link(init_method: str, way_s: float, progress: Callable[[str], None]) ->
     )
 
 
-def _store(init_method: str, rank: int, num_ranks: int) -> Store:
-    timeout = timedelta(seconds=JOIN_S)
+def _store(init_method: str, rank: int, num_ranks: int, timeout_s: float) -> Store:
+    timeout = timedelta(seconds=timeout_s)
     try:
         if init_method == "env://":
             return cast(Store, next(rendezvous(init_method, timeout=timeout))[0])

@@ -8,7 +8,6 @@ Not here: which experiments, and how orders arrive (``coordinator``).
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -44,13 +43,12 @@ class Agent:
     ) -> None:
         assert len(token) == TOKEN_BYTES
         self._number, self._token, self._clock = number, token, clock
-        self._name = secrets.token_bytes(16)
-        self._sink = BulkSink(token, self._name, interface, clock)
+        self._sink = BulkSink(token, interface, clock)
         self._datagrams = DatagramPort(token, interface, clock)
         self.card = Card(
             host=host,
             host_key=host_key(),
-            sink=self._name.hex(),
+            sink=self._sink.name.hex(),
             addresses=tuple(self._sink.addresses),
             unix=self._sink.unix_address,
             port=self._datagrams.port,

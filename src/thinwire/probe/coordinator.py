@@ -9,7 +9,6 @@ Not here: which experiments (``campaign``) and doing them (``agent``).
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Generator, Iterable, Sequence
 from datetime import timedelta
 from typing import Protocol, TypeVar
@@ -20,7 +19,7 @@ from thinwire.clock import SYSTEM_CLOCK, Clock
 from thinwire.errors import CollectiveTimeoutError, LinkError, ThinwireError
 from thinwire.probe.agent import Agent
 from thinwire.probe.experiment import Card, Experiment, Outcome, Report
-from thinwire.transport.bulk import TOKEN_BYTES
+from thinwire.transport.bulk import new_token
 
 JOIN_S = 30.0  # for all hosts to come
 SLACK_S = 3.0  # for a report, beyond what the experiment may take
@@ -126,7 +125,7 @@ class _Desk:
     def token(self) -> bytes:
         """What all ranks of this probe know: made by rank 0."""
         if self.rank == 0:
-            self._put("token", secrets.token_hex(TOKEN_BYTES))
+            self._put("token", new_token().hex())
         return bytes.fromhex(self._await("token", str, self.join_s))
 
     def join(self, joining: _Joining) -> None:

@@ -25,6 +25,7 @@ from thinwire.transport.options import SocketOptions
 from thinwire.transport.tcp_info import TcpInfo, tcp_info
 
 TOKEN_BYTES = 16
+_NAME_BYTES = 16
 SAMPLE_S = 0.005
 
 _PREAMBLE = struct.Struct(f"<{TOKEN_BYTES}sIIB")  # token, experiment, flow, stream
@@ -35,6 +36,11 @@ _STREAMS_MAX = 512
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: what is still buffered is not wanted any more
 
 FlowKey = tuple[int, int]  # (experiment, flow)
+
+
+def new_token() -> bytes:
+    """A token that nobody can guess."""
+    return secrets.token_bytes(TOKEN_BYTES)
 
 
 class Progress:
@@ -93,16 +99,20 @@ class BulkSink:
 
     Args:
         token: what streams have to begin with.
-        name: what greetings are answered with: 16 bytes, which tell a peer that it reached this sink and no other.
         interface: network interface or address to listen on; None: all.
         clock: tells when bytes arrive.
+
+    Attributes:
+        name: random bytes that greetings are answered with: they tell a peer that it reached this sink and no other.
+        addresses: where it listens over TCP. unix_address: the same within this machine.
 
     Raises:
         UsageError: no such interface.
     """
 
-    def __init__(self, token: bytes, name: bytes, interface: str | None, clock: Clock) -> None:
-        self._token, self._name, self._clock = token, name, clock
+    def __init__(self, token: bytes, interface: str | None, clock: Clock) -> None:
+        self._token, self._clock = token, clock
+        self.name = secrets.token_bytes(_NAME_BYTES)
         self._flows: dict[FlowKey, _Arriving] = {}
         self._changed = threading.Condition()
         self._closing = False
@@ -206,7 +216,7 @@ class BulkSink:
         if not secrets.compare_digest(token, self._token):
             return False
         if flow == _GREETING:
-            connection.send(self._name)
+            connection.send(self.name)
             return False
         stream.key = experiment, flow
         with self._changed:

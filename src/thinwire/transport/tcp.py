@@ -9,18 +9,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-import struct
 from pathlib import Path
 
 from thinwire.errors import UsageError
 from thinwire.transport.addresses import family_of, join_address, local_addresses, split_address
 from thinwire.transport.options import SocketOptions
+from thinwire.transport.tcp_info import tcp_info
 
 # Nearer than this CUBIC is taken, further away the system's default. Measured, 4 ranks, all-reduce of 16 MiB at 100
 # Mbit/s: 2.41 s with BBR, which paces in long cycles, 2.13 s with CUBIC. Far away and with loss BBR is the better one.
 NEAR_RTT_S = 0.005
 _BACKLOG = 1024
-_TCP_INFO_BYTES, _TCPI_RTT_OFFSET, _TCPI_RTT = 104, 68, struct.Struct("=I")  # linux/tcp.h, struct tcp_info
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 
 
@@ -82,11 +81,8 @@ def tune(connection: socket.socket, options: SocketOptions) -> None:
 
 def _rtt_s(connection: socket.socket) -> float:
     """The round trip that the kernel measured while connecting; infinite where it does not tell."""
-    if not hasattr(socket, "TCP_INFO"):
-        return float("inf")
-    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-    microseconds: int = _TCPI_RTT.unpack_from(info, _TCPI_RTT_OFFSET)[0]
-    return microseconds / 1e6
+    info = tcp_info(connection)
+    return info.rtt_s if info else float("inf")
 
 
 def _listen_everywhere() -> socket.socket:
