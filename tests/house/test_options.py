@@ -16,7 +16,7 @@ FROZEN = {
     "thinwire bench link": {"--help", "-h", "--seconds", "--json"},
     "thinwire bench collective": {
         *("--help", "-h", "--ranks", "--min-bytes", "--max-bytes", "--factor", "--against", "--pairs"),
-        *("--algorithm", "--transport", "--json"),
+        *("--algorithm", "--transport", "--congestion-control", "--json"),
     },
     "thinwire lab": {"--help", "-h"},
     "thinwire lab run": {"--help", "-h", "--hosts", "--congestion-control", "--name", "--keep-going"},

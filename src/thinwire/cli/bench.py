@@ -25,6 +25,7 @@ from thinwire.cli.measurement import (
 )
 from thinwire.cli.terminal import talk
 from thinwire.errors import UsageError
+from thinwire.runtime.config import variable_of
 from thinwire.units import format_bytes, format_seconds, parse_bytes
 
 
@@ -53,6 +54,12 @@ def bench(
     transport: Annotated[
         str | None, typer.Option(metavar="NAME", help="Use this transport between all ranks (tcp, unix).")
     ] = None,
+    congestion_control: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Of thinwire's TCP connections (cubic, bbr, ...). [default: by round trip]"
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
 ) -> None:
     """Measure COLLECTIVE: all-reduce, reduce-scatter, all-gather, broadcast, all-to-all or send-recv.
@@ -68,11 +75,18 @@ def bench(
         raise UsageError(
             f"no size from --min-bytes {min_bytes} to --max-bytes {max_bytes}; 4 bytes is the least"
         )
-    for name, value in (("THINWIRE_ALGORITHM", algorithm), ("THINWIRE_TRANSPORT", transport)):
+    for field, value in (
+        ("algorithm", algorithm),
+        ("transport", transport),
+        ("congestion_control", congestion_control),
+    ):
         if value:
-            os.environ[name] = value
+            os.environ[variable_of(field)] = value
     backends = ("thinwire", against.value) if against else ("thinwire",)
-    choices = f"algorithm {algorithm or 'by size'}; transport {transport or 'by host'}"
+    choices = (
+        f"algorithm {algorithm or 'by size'}, transport {transport or 'by host'}, "
+        f"thinwire's congestion control {congestion_control or 'by round trip'}"
+    )
     printer = _Printer(backends, choices, json)
     for num_ranks in _ranks(ranks):
         request = BenchRequest(

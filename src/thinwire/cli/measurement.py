@@ -145,7 +145,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def __str__(self) -> str:
-        return f"{self.num_cores} cores, {self.kernel}, TCP congestion control {self.congestion_control}"
+        return f"{self.num_cores} cores, {self.kernel}, the system's TCP congestion control {self.congestion_control}"
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
