@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -35,13 +36,15 @@ def thinwire(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
     return answer
 
 
-def lab(scenario: Scenario) -> Lab:
-    made = Lab(scenario)
+@pytest.fixture
+def slow_lab() -> Iterator[Lab]:
+    made = Lab(SLOW)
     try:
         made.start()
     except UsageError as error:
         pytest.skip(str(error))
-    return made
+    yield made
+    made.close()
 
 
 def test_a_launched_probe_writes_a_topology_and_prints_it(tmp_path: Path) -> None:
@@ -52,13 +55,11 @@ def test_a_launched_probe_writes_a_topology_and_prints_it(tmp_path: Path) -> Non
     assert all(link.bandwidth_bytes_per_s for link in said.links)
 
 
-def test_a_slow_host_is_measured_and_named_in_a_lab(tmp_path: Path) -> None:
+def test_a_slow_host_is_measured_and_named_in_a_lab(slow_lab: Lab, tmp_path: Path) -> None:
     file = tmp_path / "network.toml"
     said = io.StringIO()
-    with lab(SLOW) as running:
-        statuses = run_everywhere(
-            running.record, [*THINWIRE, "probe", "--budget-s", "4", "--output", str(file)], stdout=said
-        )
+    command = [*THINWIRE, "probe", "--budget-s", "4", "--output", str(file)]
+    statuses = run_everywhere(slow_lab.record, command, stdout=said)
     assert set(statuses.values()) == {0}
     topology = load(file)
     assert [host.name for host in topology.hosts] == ["host0", "host1", "host2"]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import cast
 
+from torch._C._distributed_c10d import TCPStore
 from torch.distributed.rendezvous import rendezvous
 
 from thinwire.errors import LinkError, UsageError
@@ -65,7 +66,13 @@ def _store(init_method: str, rank: int, num_ranks: int, timeout_s: float) -> Sto
     timeout = timedelta(seconds=timeout_s)
     try:
         if init_method == "env://":
-            return cast(Store, next(rendezvous(init_method, timeout=timeout))[0])
+            # Not torch's rendezvous, which waits until all have come: a probe goes on without those who do not.
+            is_host = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+            address, port = os.environ.get("MASTER_ADDR", "127.0.0.1"), _number("MASTER_PORT")
+            made = TCPStore(
+                address, port, num_ranks, is_host, timeout, wait_for_workers=False, multi_tenant=True
+            )
+            return cast(Store, made)
         return cast(Store, next(rendezvous(init_method, rank, num_ranks, timeout=timeout))[0])
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
@@ -75,7 +82,7 @@ def _store(init_method: str, rank: int, num_ranks: int, timeout_s: float) -> Sto
 
 
 def _number(name: str) -> int:
-    word = os.environ[name]
+    word = os.environ.get(name, "")
     if not word.isdecimal():
         raise UsageError(
             f"{name}={word} in the environment is not a number: unset it, or launch with torchrun"

@@ -9,6 +9,7 @@ Not here: which experiments (``campaign``) and doing them (``agent``).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from datetime import timedelta
 from typing import Protocol, TypeVar
@@ -22,6 +23,9 @@ from thinwire.probe.experiment import Card, Experiment, Outcome, Report
 from thinwire.transport.bulk import new_token
 
 JOIN_S = 30.0  # for all hosts to come
+LEAD_S = (
+    0.03  # from an order to this rank's own part: its flows must not delay the order on its way to the others
+)
 SLACK_S = 3.0  # for a report, beyond what the experiment may take
 _ORDER_S = 60.0  # for the next order: longer than any experiment with all its time limits
 
@@ -206,6 +210,7 @@ def _coordinate(desk: _Desk, agent: Agent, plan: Plan[Result], progress: Callabl
         while True:
             progress(experiment.purpose)
             desk.put_order(step, _Order(tuple(sorted(active)), experiment))
+            threading.Event().wait(LEAD_S)
             own = agent.perform(step, experiment, cards)
             timeout_s = experiment.patience_s + experiment.linger_s + SLACK_S
             reports = desk.reports(step, active - {0}, timeout_s)
