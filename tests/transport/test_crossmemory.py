@@ -6,19 +6,15 @@ import ctypes
 import itertools
 import mmap
 import os
-import signal
 import socket
 import subprocess
 import sys
-import textwrap
-import time
 from collections.abc import Sequence
 
-import msgspec
 import pytest
 
 from tests.transport.house import House
-from tests.transport.strangers import NONCE, SECRET, introduce, is_closed, knock, receive
+from tests.transport.strangers import NONCE, introduce, is_closed, knock, receive
 from thinwire.protocol.frame import HEADER_BYTES, Header, Kind
 from thinwire.protocol.handshake import NONCE_BYTES, Verdict
 from thinwire.protocol.reader import BY_REFERENCE, Piece, pack_pieces
@@ -167,42 +163,3 @@ def test_a_payload_is_dropped_if_its_sender_gave_up_meanwhile(house: House) -> N
     connection.sendall(by_reference(address_of(memoryview(payload)), 100))
     assert house.wait_for_loss(owner) == "reading its memory failed: Broken pipe"
     assert not owner.frames
-
-
-SENDER = """
-    import sys, threading, msgspec
-    from thinwire.protocol.frame import Header, Kind
-    from thinwire.transport.base import Contact
-    from thinwire.transport.options import SocketOptions
-    from thinwire.transport.sockets import SocketTransport
-
-    class Receiver:
-        def on_header(self, peer, header): raise AssertionError
-        def on_frame(self, peer, header, payload): pass
-        def on_lost(self, peer, reason): pass
-
-    transport = SocketTransport(sys.argv[1].encode(), SocketOptions(prefer=sys.argv[2]))
-    transport.start(Receiver())
-    link = transport.link(msgspec.json.decode(sys.argv[3], type=Contact))
-    payload = [memoryview(bytearray(b"alive" * 200_000))]
-    more = threading.Semaphore(8)
-    while True:
-        more.acquire()
-        link.send(Header(Kind.DATA, length=1_000_000), payload, on_sent=lambda error: more.release())
-"""
-
-
-@pytest.mark.system
-@pytest.mark.parametrize("transport", ["tcp", "unix"])
-def test_a_process_that_is_killed_while_it_sends_is_lost_at_once(house: House, transport: str) -> None:
-    owner = house.owner(prefer=transport)
-    contact = msgspec.json.encode(owner.contact).decode()
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(SENDER), SECRET.decode(), transport, contact]
-    ) as sender:
-        house.wait_until(lambda: len(owner.frames) > 20)
-        sender.send_signal(signal.SIGKILL)
-        killed_s = time.monotonic()
-        house.wait_for_loss(owner)
-        assert time.monotonic() - killed_s < 1.0
-    assert all(payload == b"alive" * 200_000 for _, _, payload in owner.frames)

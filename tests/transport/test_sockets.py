@@ -48,7 +48,6 @@ BAD_FRAMES = {
         Header(Kind.GOODBYE, length=1).pack(0) + b"x",
         "GOODBYE with a payload of 1 bytes",
     ),
-    "after goodbye": (GOODBYE.pack(0) + DATA.pack(1) + b"more", "DATA after GOODBYE"),
     "pulled nothing": (
         Header(Kind.PULLED, signature=1).pack(0),
         "1 payloads pulled on lane 0, where 0 were due",
@@ -76,10 +75,9 @@ def test_bad_frames_end_their_connection_and_no_other(
         lambda: refused(owner) == {"frame": 1}
     )  # a goodbye closes before what follows it is read
     assert detail in caplog.text
-    if name != "after goodbye":  # who has said goodbye cannot be lost
-        reason = house.wait_for_loss(owner)
-        assert reason.startswith("it broke the protocol: ")
-        assert detail in reason
+    reason = house.wait_for_loss(owner)
+    assert reason.startswith("it broke the protocol: ")
+    assert detail in reason
     friend.send(owner.contact, 2)
     house.wait_until(lambda: [number for number, payload in owner.heard() if not payload] == [1, 2])
     assert not friend.losses
@@ -131,6 +129,16 @@ def test_a_goodbye_counts_when_every_lane_has_said_it(house: House) -> None:
         assert connection.recv(1) == b""
     assert [header.kind for _, header, _ in owner.frames] == [Kind.DATA, Kind.GOODBYE]
     assert not owner.losses
+
+
+def test_nothing_may_follow_a_goodbye(house: House) -> None:
+    owner = house.owner()
+    lanes = [house.keep(knock(owner.contact)) for _ in range(2)]
+    for index, connection in enumerate(lanes):
+        assert introduce(connection, owner.contact, lane=index, lanes=2) is Verdict.WELCOME
+    lanes[0].sendall(GOODBYE.pack(0) + DATA.pack(1) + b"more")
+    assert house.wait_for_loss(owner) == "it broke the protocol: DATA after GOODBYE"
+    assert refused(owner) == {"frame": 1}
 
 
 def test_frames_wait_for_all_lanes(house: House) -> None:

@@ -22,6 +22,7 @@ from thinwire.transport import tcp, unix
 from thinwire.transport.addresses import join_address
 from thinwire.transport.admission import Deadline, HungUp, accept, settle_cross_memory
 from thinwire.transport.crew import Setting
+from thinwire.transport.forks import close_in_children
 from thinwire.transport.lane import Lane
 from thinwire.transport.link import SocketLink
 
@@ -49,6 +50,8 @@ class Doorman:
     ) -> None:
         self._endpoint = endpoint
         self._listeners = listeners
+        for listener in listeners:
+            close_in_children(listener)
         self._setting = setting
         self._link_of = link_of
         self._serve = serve

@@ -19,6 +19,7 @@ from thinwire.transport.lane import Lane
 from thinwire.transport.link import SocketLink
 
 _ATTEMPT_S = 5.0  # for one address, so that a dead one does not hide the next
+_REFUSED_S = 0.5  # an endpoint listens before anybody knows its address: who refuses for this long is gone
 _PAUSE_FIRST_S, _PAUSE_MAX_S = 0.01, 0.5  # between rounds of attempts, doubling
 
 Route = tuple[socket.AddressFamily, str]
@@ -37,6 +38,7 @@ class Connector:
         A link that cannot be made is ended, with the reason.
         """
         deadline = Deadline(self._setting.clock, self._setting.options.connect_timeout_s)
+        refused_deadline = Deadline(self._setting.clock, _REFUSED_S)
         pause_s = _PAUSE_FIRST_S
         while link.wants_connection():
             failures = []
@@ -45,7 +47,8 @@ class Connector:
                 try:
                     return self._attempt(link, peer, index, route, deadline)
                 except (OSError, HungUp, _NotNow) as error:
-                    hopeless = False
+                    is_gone = isinstance(error, ConnectionRefusedError) and not refused_deadline.remaining_s()
+                    hopeless = hopeless and is_gone
                     failures.append(f"{route[1]}: {getattr(error, 'strerror', None) or error}")
                 except (LinkError, ProtocolError, UsageError) as error:
                     failures.append(f"{route[1]}: {error}")

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from thinwire.clock import Clock
 from thinwire.transport.admission import Deadline
+from thinwire.transport.forks import close_in_children
 from thinwire.transport.link import SocketLink
 from thinwire.transport.options import SocketOptions
 from thinwire.transport.refusals import Refusals
@@ -56,6 +57,7 @@ class Crew:
             if self.dismissed.is_set():
                 raise ConnectionAbortedError("the transport is closed")
             self._fresh[connection] = link
+        close_in_children(connection)
 
     def let_go(self, connection: socket.socket, *, close: bool) -> None:
         """This connection is a lane now, or shall be closed."""
