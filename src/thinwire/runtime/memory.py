@@ -131,7 +131,7 @@ class Memory:
 class BufferPool:
     """Reusable byte buffers, last given first taken, so that they stay in the cache. Keeps at most ``limit_bytes``."""
 
-    def __init__(self, limit_bytes: int = 16 << 20) -> None:
+    def __init__(self, limit_bytes: int = 40 << 20) -> None:
         self._limit_bytes = limit_bytes
         self._kept_bytes = 0
         self._free: dict[int, list[Array]] = {}
