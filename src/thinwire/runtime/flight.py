@@ -86,6 +86,7 @@ class Flight:
         self._cleared: dict[int, int] = {}  # ranks that we may send to -> flags for the frames
         self._held: dict[int, list[int]] = {}
         self._stopped = False
+        self._launched = False
 
     # Inputs ---------------------------------------------------------------------------------------------------
 
@@ -107,6 +108,10 @@ class Flight:
         if not self.lowered.segments:
             self._on_done(self)
         self._run(ready[::-1])
+
+    def launched(self) -> None:
+        """It was started, and given everything that had come before: from now on it knows what it waits for."""
+        self._launched = True
 
     def handle_grant(self, rank: int) -> None:
         """``rank`` is ready for everything that we have for it."""
@@ -175,8 +180,10 @@ class Flight:
     # Questions ------------------------------------------------------------------------------------------------
 
     def ranks_waited_for(self) -> list[int]:
-        """The ranks that still owe us data or a grant."""
+        """The ranks that still owe us data or a grant. None before it is launched: what came early may be all."""
         with self._lock:
+            if not self._launched:
+                return []
             owing = {
                 segment.peer
                 for i, segment in enumerate(self.lowered.segments)
