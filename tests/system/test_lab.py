@@ -124,3 +124,38 @@ def test_up_exec_and_down() -> None:
     assert "host3" in command_line("status").stdout
     assert command_line("down").returncode == 0
     assert command_line("status").stdout == "no lab runs\n"
+
+
+@pytest.mark.parametrize(
+    "name", Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
+)
+def test_tcp_uses_the_congestion_control_asked_for_whether_or_not_the_machine_allows_it_to_all(
+    name: str,
+) -> None:
+    program = (
+        "import os, socket, sys\n"
+        "with socket.create_server(('', 0)) as server:\n"
+        "    address = os.environ['THINWIRE_LAB_ADDRESS'], server.getsockname()[1]\n"
+        "    print(*address, flush=True)\n"
+        "    peer = server.accept()[0]\n"
+        "print(peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b'\\0').decode())\n"
+    )
+    answer = (
+        "import socket, sys\n"
+        "peer = socket.create_connection(sys.argv[1:])\n"
+        "print(peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b'\\0').decode())\n"
+    )
+    with (
+        Lab(PLAIN, congestion_control=name) as lab,
+        lab.popen("host0", [sys.executable, "-c", program], stdout=subprocess.PIPE) as server,
+    ):
+        assert server.stdout is not None
+        address = server.stdout.readline().decode().split()
+        assert output_of(lab, "host1", sys.executable, "-c", answer, *address) == f"{name}\n"
+        assert server.stdout.read() == f"{name}\n".encode()
+
+
+def test_a_congestion_control_that_nobody_has_is_refused_with_those_there_are() -> None:
+    with pytest.raises(UsageError, match=r"no congestion control 'pigeon' here; this kernel offers .*reno"):
+        Lab(PLAIN, congestion_control="pigeon").start()
+    assert state.running() == {}
