@@ -176,7 +176,9 @@ def _choose_congestion_control(name: str, control: IPRoute, device: int, address
         )
     except NetlinkError as error:
         offered = (_IPV4 / "tcp_available_congestion_control").read_text().strip()
-        raise UsageError(f"TCP has no congestion control {name!r} here; this kernel offers {offered}") from error
+        raise UsageError(
+            f"TCP has no congestion control {name!r} here; this kernel offers {offered}"
+        ) from error
 
 
 def _bridge(fabric: Fabric) -> None:
