@@ -1,6 +1,9 @@
 """Write the measured tables of the README and the guides from ``benchmarks/results``, which programs wrote.
 
     thinwire bench all-reduce --ranks 2,3,4,8 --against gloo --json > benchmarks/results/all_reduce.json
+    (the same with --ranks 4 --transport tcp --congestion-control bbr: all_reduce_tcp_bbr.json)
+    python benchmarks/shaped.py > benchmarks/results/shaped.json
+    python benchmarks/ddp.py > benchmarks/results/ddp.json
     python benchmarks/lab_fidelity.py --json
     python -m benchmarks.readme
 
@@ -12,10 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
+from statistics import median
+from typing import TypeVar
 
 import msgspec
 
 from benchmarks import lab_fidelity
+from benchmarks.ddp import DdpReport
+from benchmarks.shaped import Share
 from docs.blocks import filled
 from thinwire.cli.measurement import Measurement, Report, speedup
 from thinwire.units import format_bytes, format_rate, format_seconds
@@ -25,6 +32,7 @@ README = ROOT / "README.md"
 LAB_GUIDE = ROOT / "docs" / "guides" / "lab.md"
 RESULTS = ROOT / "benchmarks" / "results"
 SHOWN_RANKS = 4
+T = TypeVar("T")
 
 
 def published(page: Path) -> str:
@@ -32,8 +40,15 @@ def published(page: Path) -> str:
     return filled(page.read_text(encoding="utf-8"), "measured", BLOCKS[page]())
 
 
+def _readme() -> Iterator[str]:
+    yield from _all_reduce()
+    yield from _tcp()
+    yield from _shaped()
+    yield from _ddp()
+
+
 def _all_reduce() -> Iterator[str]:
-    report = msgspec.json.decode((RESULTS / "all_reduce.json").read_bytes(), type=Report)
+    report = _result("all_reduce", Report)
     pairs = list(zip(report.rows[::2], report.rows[1::2], strict=True))
     around = report.surroundings
     yield f"`all_reduce` of float32 over loopback, {SHOWN_RANKS} ranks, {around}, torch's default Gloo; medians of"
@@ -54,6 +69,47 @@ def _all_reduce() -> Iterator[str]:
         )
     )
     yield "ranks. Made by `thinwire bench all-reduce --ranks 2,3,4,8 --against gloo --json` and `benchmarks/readme.py`."
+
+
+def _tcp() -> Iterator[str]:
+    report = _result("all_reduce_tcp_bbr", Report)
+    ratios = [speedup(*pair) for pair in zip(report.rows[::2], report.rows[1::2], strict=True)]
+    sizes = [format_bytes(row.size_bytes) for row in report.rows[::2]]
+    yield (
+        "\nWithin one host ranks read each other's memory, whatever the congestion control. Made to use TCP with "
+        f"BBR, like Gloo, thinwire is this many times faster with {report.rows[0].num_ranks} ranks: "
+        + ", ".join(f"{ratio:.2f} ({size})" for ratio, size in zip(ratios, sizes, strict=True))
+        + ". Both then spend their time in the kernel, copying."
+    )
+
+
+def _shaped() -> Iterator[str]:
+    yield "\n`all_reduce` of 16 MiB, 4 ranks, links shaped; the share of what they allow, headers included:\n"
+    yield "| network | the system's congestion control | thinwire | Gloo |"
+    yield "| --- | --- | ---: | ---: |"
+    shares = _result("shaped", list[Share])
+    for ours, theirs in zip(shares[::2], shares[1::2], strict=True):
+        yield (
+            f"| `{ours.scenario}` | {ours.congestion_control} | {ours.share_of_link:.1%} | {theirs.share_of_link:.1%} |"
+        )
+
+
+def _ddp() -> Iterator[str]:
+    report = _result("ddp", DdpReport)
+    yield (
+        f"\nA step of DistributedDataParallel, links unlimited, {report.rows[0].num_ranks} ranks on "
+        f"{report.surroundings}; medians of {len(report.rows[0].gloo_s)} pairs of runs:\n"
+    )
+    yield "| model | thinwire | Gloo | thinwire needs |"
+    yield "| --- | ---: | ---: | ---: |"
+    for row in report.rows:
+        ours, theirs = (format_seconds(median(times_s)) for times_s in (row.thinwire_s, row.gloo_s))
+        yield f"| {row.model} | {ours} | {theirs} | {row.ratio:.2f}x |"
+    yield "\nMade by `benchmarks/shaped.py` and `benchmarks/ddp.py`."
+
+
+def _result(name: str, shape: type[T]) -> T:
+    return msgspec.json.decode((RESULTS / f"{name}.json").read_bytes(), type=shape)
 
 
 def _range(num_ranks: int, pairs: list[tuple[Measurement, Measurement]]) -> str:
@@ -79,7 +135,7 @@ def _lab_fidelity() -> Iterator[str]:
     yield "\nMade by `benchmarks/lab_fidelity.py --json` and `benchmarks/readme.py`."
 
 
-BLOCKS: dict[Path, Callable[[], Iterator[str]]] = {README: _all_reduce, LAB_GUIDE: _lab_fidelity}
+BLOCKS: dict[Path, Callable[[], Iterator[str]]] = {README: _readme, LAB_GUIDE: _lab_fidelity}
 
 if __name__ == "__main__":
     for page in BLOCKS:
