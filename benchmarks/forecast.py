@@ -16,9 +16,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from thinwire.forecast.forecaster import CHANGE, Forecaster
+from thinwire.forecast.predictors import PREDICTORS
 from thinwire.lab import library
-from thinwire.probe.forecast import CHANGE, Forecaster
-from thinwire.probe.predictors import PREDICTORS
 
 INTERVAL_S = 0.5
 DURATION_S = 600.0

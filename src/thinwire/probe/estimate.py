@@ -5,15 +5,23 @@ Not here: what the numbers mean for a network (``campaign``).
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
 from thinwire.probe.experiment import FlowReport, TrainReport
 from thinwire.transport.bulk import Progress
-from thinwire.transport.datagrams import Train
+from thinwire.transport.datagrams import BURST_BYTES, Train, burst_rate
 
 _SAMPLES_LEAST = 5
+_EVEN_SAMPLES = 200
+# What a TCP stream gets of a wire that datagrams of a burst, whose frames are shorter, get some of.
+_STREAM_SHARE = (1448 / 1514) / (BURST_BYTES / (BURST_BYTES + 42))
+_LONGEST_ROUND_TRIP_S = 10.0  # what seems longer is a clock that was set
+_JUMP_S = 1.0
+_JITTERS = 5  # that a burst has to be longer than
 
 
 def flow_report(progress: Progress, retransmitted: float | None = None) -> FlowReport | None:
@@ -35,8 +43,8 @@ def flow_report(progress: Progress, retransmitted: float | None = None) -> FlowR
 def steady_rate(times_s: Sequence[float], totals: Sequence[int]) -> float | None:
     """The rate a flow settles at, in bytes a second, from its totals at some times. None if there is too little.
 
-    It is the mean of the second half of the time: the first is the flow's start. The half is the same for all, so that
-    the rates of flows that run together add up.
+    It is the slope of the line that fits the second half of the time best, because the first is the flow's start. All
+    samples count, where the difference of two would have the whole jitter of both acknowledgements in it.
 
     >>> times_s = [number / 100 for number in range(101)]
     >>> round(steady_rate(times_s, [0] * 20 + [1000 * number for number in range(81)]))
@@ -45,24 +53,77 @@ def steady_rate(times_s: Sequence[float], totals: Sequence[int]) -> float | None
     if len(times_s) < _SAMPLES_LEAST:
         return None
     middle_s = (times_s[0] + times_s[-1]) / 2
-    late = totals[-1] - float(np.interp(middle_s, times_s, totals))
-    return late / (times_s[-1] - middle_s) if late > 0 else None
+    if totals[-1] <= float(np.interp(middle_s, times_s, totals)):
+        return None
+    even_s = np.linspace(middle_s, times_s[-1], _EVEN_SAMPLES)
+    line = np.polynomial.Polynomial.fit(even_s, np.interp(even_s, times_s, totals), 1)
+    return max(0.0, float(line.deriv()(middle_s))) or None
+
+
+def rate_together(flows: Sequence[Progress], least_s: float) -> float | None:
+    """What flows carried together while all of them flowed: bytes a second in the second half of that time.
+
+    Each begins when its host hears of it. Rates at different times must not be added up: where all share one wire the
+    sum would be more than the wire.
+
+    None if they were together for less than ``least_s``.
+    """
+    if not flows or any(len(flow.times_s) < _SAMPLES_LEAST for flow in flows):
+        return None
+    begin_s, end_s = max(flow.times_s[0] for flow in flows), min(flow.times_s[-1] for flow in flows)
+    if end_s - begin_s < least_s:
+        return None
+    window_s = ((begin_s + end_s) / 2, end_s)
+    num_bytes = sum(float(np.diff(np.interp(window_s, flow.times_s, flow.totals))[0]) for flow in flows)
+    return num_bytes / (window_s[1] - window_s[0])
 
 
 def train_report(train: Train) -> TrainReport:
-    """The statistics of a train."""
+    """The statistics of a train. If a clock jumped meanwhile, delays one way mean nothing, and are left out."""
     delays, rtts = np.array(train.delays_s), np.array(train.rtts_s)
-    rtts = rtts[rtts > 0]  # a clock was set back
-    if not delays.size or not rtts.size:
-        return TrainReport(num_sent=train.num_sent, num_received=train.num_received)
-    return TrainReport(
+    rtts = rtts[(rtts > 0) & (rtts < _LONGEST_ROUND_TRIP_S)]
+    counts = TrainReport(
         num_sent=train.num_sent,
         num_received=train.num_received,
-        delay_min_s=float(delays.min()),
-        delay_median_s=float(np.median(delays)),
-        jitter_s=float(delays.std()),
+        num_expected=train.num_expected,
+        span_s=train.span_s,
+        burst_bytes_per_s=_burst_bytes_per_s(train),
+    )
+    if not delays.size or not rtts.size:
+        return counts
+    has_jumped = float(np.ptp(delays)) > 2 * float(np.ptp(rtts)) + _JUMP_S
+    return msgspec.structs.replace(
+        counts,
+        has_jumped=has_jumped,
+        delay_min_s=None if has_jumped else float(delays.min()),
+        delay_median_s=None if has_jumped else float(np.median(delays)),
+        jitter_s=None if has_jumped else float(delays.std()),
         rtt_min_s=float(rtts.min()),
         rtt_median_s=float(np.median(rtts)),
         rtt_p99_s=float(np.quantile(rtts, 0.99)),
         rtt_p999_s=float(np.quantile(rtts, 0.999)),
     )
+
+
+def longer_train(first: TrainReport, second: TrainReport) -> TrainReport:
+    """Two trains over the same way as one, where counts are concerned; delays are those of the longer."""
+    return msgspec.structs.replace(
+        max(first, second, key=lambda train: train.num_received),
+        num_sent=first.num_sent + second.num_sent,
+        num_received=first.num_received + second.num_received,
+        num_expected=first.num_expected + second.num_expected,
+    )
+
+
+def _burst_bytes_per_s(train: Train) -> float | None:
+    """The median over bursts, without those that were much shorter than the longest. None if delays vary as much as
+    a burst lasts: then it is the jitter that sets datagrams apart."""
+    longest = max(map(len, train.bursts.values()), default=0)
+    bursts = [arrivals for arrivals in train.bursts.values() if 2 * len(arrivals) >= longest]
+    found = [rate for rate in map(burst_rate, bursts) if rate]
+    if not found:
+        return None
+    span_s = statistics.median(arrivals[-1] - arrivals[0] for arrivals in bursts)
+    delays = np.array(train.delays_s or [0.0])
+    usual_jitter_s = float(np.median(np.abs(delays - np.median(delays))))
+    return _STREAM_SHARE * statistics.median(found) if span_s > _JITTERS * usual_jitter_s else None

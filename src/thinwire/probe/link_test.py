@@ -13,7 +13,7 @@ import msgspec
 
 from thinwire.errors import LinkError
 from thinwire.probe.experiment import Card, Experiment, Flow, Outcome, TrainReport
-from thinwire.probe.survey import Survey, rate_of
+from thinwire.probe.survey import Survey, loss_of, rate_of
 from thinwire.units import format_bit_rate, format_seconds
 
 STREAMS = (1, 2, 4, 8)
@@ -24,6 +24,7 @@ _OFFER = (
     1.05  # of the best stream's rate, offered in datagrams: enough to fill the link, not enough to drown it
 )
 _AS_FAST = 0.95
+_LEAST_SPAN = 0.2  # of the time, that datagrams have to come for
 _DATAGRAM_INTERVAL_LEAST_S = 2e-5  # what one thread can send
 
 
@@ -205,8 +206,8 @@ def _try_datagrams(survey: Survey, rate: float, way_s: float) -> Generator[Exper
     sent, received = trains.get(_THERE), trains.get(_BACK)
     if not sent or not received or not received.num_received:
         return WayResult(way=way, failure="no datagram arrived: a firewall may drop UDP")
-    lost = max(0.0, 1 - received.num_received / max(1, sent.num_sent))
-    return _result(way, sent, received.num_received * DATAGRAM_BYTES / way_s, lost, "")
+    rate = received.num_received * DATAGRAM_BYTES / max(received.span_s, _LEAST_SPAN * way_s)
+    return _result(way, sent, rate, loss_of(received), "")
 
 
 def _result(
