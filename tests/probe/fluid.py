@@ -21,6 +21,7 @@ from thinwire.probe.experiment import (
     Outcome,
     Reached,
     Report,
+    Together,
     TrainReport,
 )
 from thinwire.topology import Topology
@@ -80,11 +81,9 @@ class FluidNetwork:
                     several_streams_bytes_per_s=rate if experiment.together_s else None,
                 )
         for host, report in reports.items():
-            out = [rate for flow, rate in zip(experiment.flows, rates, strict=True) if flow.source == host]
-            inward = [
-                rate for flow, rate in zip(experiment.flows, rates, strict=True) if flow.destination == host
-            ]
-            report.sent_together, report.received_together = sum(out) or None, sum(inward) or None
+            out = [place for place, flow in enumerate(experiment.flows) if flow.source == host]
+            inward = [place for place, flow in enumerate(experiment.flows) if flow.destination == host]
+            report.sent_together, report.received_together = _together(out, rates), _together(inward, rates)
         for exchange in experiment.exchanges:
             self._exchange(exchange, experiment, reports)
         return Outcome(reports=reports, silent=dict.fromkeys(silent, "it is silent"))
@@ -159,3 +158,8 @@ class FluidNetwork:
                 rtt_p99_s=rtt_s,
                 burst_bytes_per_s=self._slowest(peer, host) if experiment.burst_s else None,
             )
+
+
+def _together(places: list[int], rates: Sequence[float]) -> Together | None:
+    total = sum(rates[place] for place in places)
+    return Together(bytes_per_s=total, places=tuple(places)) if len(places) > 1 else None

@@ -1,4 +1,4 @@
-"""The Python blocks of the documents run, and the README's numbers are those of the results."""
+"""The Python blocks of the documents run, and their measured numbers are those of the results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.readme import README, filled
+from benchmarks.readme import PAGES, README, filled
 from tests.house.tree import ROOT
 
 pytestmark = pytest.mark.system
@@ -33,6 +33,7 @@ def test_a_python_block_runs(block: str, tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stderr
 
 
-def test_the_readme_shows_the_results() -> None:
-    readme = README.read_text(encoding="utf-8")
-    assert readme == filled(readme), "run `python benchmarks/readme.py`"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_shows_the_results(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text == filled(text), "run `python -m benchmarks.readme`"

@@ -177,7 +177,7 @@ def test_several_partners_at_once_are_told_apart_and_send_bursts_in_turns() -> N
             assert all(abs(rtt_s) < 0.1 for rtt_s in train.rtts_s)
             assert sorted(train.bursts) == [1, 2, 3]
             assert sum(map(len, train.bursts.values())) == sent.burst_datagrams_sent
-            assert all(burst_rate(arrivals) > 1e6 for arrivals in train.bursts.values())
+            assert all(burst_rate([at_s for at_s, _ in burst]) > 1e6 for burst in train.bursts.values())
 
 
 def test_a_burst_that_is_too_short_says_nothing() -> None:

@@ -5,7 +5,7 @@ that of the job, or one made for it::
 
     topology = probe(store, rank, world_size, form="quick")
 
-Not here: what keeps a topology up to date for free while a job runs (``thinwire.forecast``, and the runtime's ``links``).
+Not here: what keeps a topology up to date for free while a job runs (``thinwire.forecast`` and ``Communicator.links``).
 """
 
 from thinwire.probe.session import Form, bench_link, probe

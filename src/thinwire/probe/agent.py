@@ -15,14 +15,13 @@ import ifaddr
 
 from thinwire.clock import SYSTEM_CLOCK, Clock
 from thinwire.errors import LinkError
-from thinwire.probe.estimate import flow_report, rate_together, train_report
+from thinwire.probe.estimate import flow_report, together, train_report
 from thinwire.probe.experiment import Card, Experiment, Flow, Reached, Report
 from thinwire.transport.addresses import by_route, host_key
 from thinwire.transport.bulk import TOKEN_BYTES, BulkSink, Progress, greet, pour
 from thinwire.transport.datagrams import DatagramPort
 
 _ADDRESSES_MAX = 4  # of a peer, to try
-_TOGETHER_LEAST = 0.4  # of the time that flows last: that much they have to flow together
 
 
 class Agent:
@@ -68,8 +67,8 @@ class Agent:
             UsageError: there is no such congestion control here.
         """
         report = Report()
-        sent: list[Progress] = []
-        received: list[Progress] = []
+        sent: dict[int, Progress] = {}
+        received: dict[int, Progress] = {}
         begun_s = self._clock.now_s()
         threads = len(cards) + len(experiment.flows) + 1  # nothing waits for anything else
         with ThreadPoolExecutor(threads, thread_name_prefix="thinwire-probe") as pool:
@@ -99,12 +98,10 @@ class Agent:
                     arrived = flow_report(arrivals)
                     if arrived is not None:
                         report.received[place] = arrived
-                        received.append(arrivals)
+                        received[place] = arrivals
             for task in tasks:
                 task.result()
-        least_s = _TOGETHER_LEAST * experiment.duration_s
-        report.sent_together = rate_together(sent, least_s)
-        report.received_together = rate_together(received, least_s)
+        report.sent_together, report.received_together = together(sent), together(received)
         return report
 
     def _greet(self, peer: int, card: Card, experiment: Experiment, report: Report) -> None:
@@ -138,7 +135,7 @@ class Agent:
         flow: Flow,
         experiment: Experiment,
         report: Report,
-        sent: list[Progress],
+        sent: dict[int, Progress],
     ) -> None:
         try:
             poured = pour(
@@ -160,7 +157,7 @@ class Agent:
         delivered = flow_report(poured.delivered, again / num_bytes if num_bytes else None)
         if delivered is not None:
             report.sent[place] = delivered
-            sent.append(poured.delivered)
+            sent[place] = poured.delivered
 
     def _exchange(
         self,

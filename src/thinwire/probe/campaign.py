@@ -51,6 +51,9 @@ _QUICK_PATIENCE_S = 1.5  # with lost packets it takes longer than a second
 _BURST_S = 0.01
 _BURSTS_S = 0.03  # of a host's wire, for a burst to each of the others
 _FAN_BYTES = 600_000  # through the slowest wire, to tell what each of several sources gets of it
+_FULL = (
+    0.9  # of what flows reach one by one: if they reach less together, their hub's wire is what holds them
+)
 _SHARING_SHARE = 0.34  # of the budget, to find what links share
 
 
@@ -88,7 +91,8 @@ def full_form(
     Args:
         joined: for each host its card, or why there is none.
         now: tells the wall time at the end, in words.
-        budget_s: about how long it may take where round trips are short and no packets are lost, without the pauses between experiments.
+        budget_s: about how long it may take where round trips are short and no packets are lost, without the pauses
+            between experiments.
 
     Raises:
         UsageError: the budget is too small to measure anything.
@@ -242,9 +246,14 @@ def _fans(survey: Survey, times: Times) -> Generator[Experiment, Outcome, None]:
             for hub in {hub for hub, _ in spokes} & outcome.reports.keys():
                 report = outcome.reports[hub]
                 total = report.sent_together if is_out else report.received_together
-                if total:
-                    totals[hub] = total
-                    survey.fans.add((hub, is_out))
+                if total is None:
+                    continue
+                totals[hub] = total.bytes_per_s
+                alone = sum(
+                    survey.rate((flows[place].source, flows[place].destination)) for place in total.places
+                )
+                if total.bytes_per_s < _FULL * alone:
+                    survey.full_wires.add((hub, is_out))
     for path in survey.flows:
         for totals, host in ((survey.uplinks, path[0]), (survey.downlinks, path[1])):
             totals[host] = max(totals.get(host, 0.0), survey.rate(path))

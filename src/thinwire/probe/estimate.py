@@ -6,12 +6,12 @@ Not here: what the numbers mean for a network (``campaign``).
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
 
-from thinwire.probe.experiment import FlowReport, TrainReport
+from thinwire.probe.experiment import FlowReport, Together, TrainReport
 from thinwire.transport.bulk import Progress
 from thinwire.transport.datagrams import BURST_BYTES, Train, burst_rate
 
@@ -22,6 +22,7 @@ _STREAM_SHARE = (1448 / 1514) / (BURST_BYTES / (BURST_BYTES + 42))
 _LONGEST_ROUND_TRIP_S = 10.0  # what seems longer is a clock that was set
 _JUMP_S = 1.0
 _JITTERS = 5  # that a burst has to be longer than
+_AS_FAST_AS_SENT = 0.9
 
 
 def flow_report(progress: Progress, retransmitted: float | None = None) -> FlowReport | None:
@@ -60,22 +61,25 @@ def steady_rate(times_s: Sequence[float], totals: Sequence[int]) -> float | None
     return max(0.0, float(line.deriv()(middle_s))) or None
 
 
-def rate_together(flows: Sequence[Progress], least_s: float) -> float | None:
-    """What flows carried together while all of them flowed: bytes a second in the second half of that time.
+def together(flows: Mapping[int, Progress]) -> Together | None:
+    """What flows carried at one time; ``flows`` by place. None if there were never two of them.
 
     Each begins when its host hears of it. Rates at different times must not be added up: where all share one wire the
     sum would be more than the wire.
-
-    None if they were together for less than ``least_s``.
     """
-    if not flows or any(len(flow.times_s) < _SAMPLES_LEAST for flow in flows):
+    begun = {place: flow for place, flow in flows.items() if flow.times_s}
+    if len(begun) < 2:
         return None
-    begin_s, end_s = max(flow.times_s[0] for flow in flows), min(flow.times_s[-1] for flow in flows)
-    if end_s - begin_s < least_s:
-        return None
+    begin_s = min(flow.times_s[0] for flow in begun.values())
+    end_s = min(flow.times_s[-1] for flow in begun.values())
     window_s = ((begin_s + end_s) / 2, end_s)
-    num_bytes = sum(float(np.diff(np.interp(window_s, flow.times_s, flow.totals))[0]) for flow in flows)
-    return num_bytes / (window_s[1] - window_s[0])
+    present = tuple(sorted(place for place, flow in begun.items() if flow.times_s[0] <= window_s[0]))
+    if len(present) < 2 or window_s[1] <= window_s[0]:
+        return None
+    num_bytes = sum(
+        float(np.diff(np.interp(window_s, flow.times_s, flow.totals))[0]) for flow in begun.values()
+    )
+    return Together(bytes_per_s=num_bytes / (window_s[1] - window_s[0]), places=present)
 
 
 def train_report(train: Train) -> TrainReport:
@@ -116,14 +120,17 @@ def longer_train(first: TrainReport, second: TrainReport) -> TrainReport:
 
 
 def _burst_bytes_per_s(train: Train) -> float | None:
-    """The median over bursts, without those that were much shorter than the longest. None if delays vary as much as
-    a burst lasts: then it is the jitter that sets datagrams apart."""
+    """What the fastest burst came at, without those that were much shorter than the longest: what else is on the way
+    only ever makes a burst slower. None if that tells the sender's speed and not the wire's, because it left no faster
+    than it came; and if delays vary as much as a burst lasts, because then jitter sets its datagrams apart.
+    """
     longest = max(map(len, train.bursts.values()), default=0)
-    bursts = [arrivals for arrivals in train.bursts.values() if 2 * len(arrivals) >= longest]
-    found = [rate for rate in map(burst_rate, bursts) if rate]
-    if not found:
+    bursts = [tuple(zip(*burst, strict=True)) for burst in train.bursts.values() if 2 * len(burst) >= longest]
+    rates = [(burst_rate(arrived), burst_rate(left)) for arrived, left in bursts]
+    came, went = max(rates, default=(0.0, 0.0))
+    if not came or came > _AS_FAST_AS_SENT * went:
         return None
-    span_s = statistics.median(arrivals[-1] - arrivals[0] for arrivals in bursts)
+    span_s = statistics.median(arrived[-1] - arrived[0] for arrived, _ in bursts)
     delays = np.array(train.delays_s or [0.0])
     usual_jitter_s = float(np.median(np.abs(delays - np.median(delays))))
-    return _STREAM_SHARE * statistics.median(found) if span_s > _JITTERS * usual_jitter_s else None
+    return _STREAM_SHARE * came if span_s > _JITTERS * usual_jitter_s else None

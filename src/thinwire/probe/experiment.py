@@ -117,6 +117,18 @@ class FlowReport(msgspec.Struct, frozen=True, kw_only=True):
     retransmitted: float | None = None
 
 
+class Together(msgspec.Struct, frozen=True, kw_only=True):
+    """What several flows carried at one time.
+
+    Attributes:
+        bytes_per_s: the sum.
+        places: in ``Experiment.flows``, of those that were there all the time; two or more.
+    """
+
+    bytes_per_s: float
+    places: tuple[int, ...]
+
+
 class TrainReport(msgspec.Struct, frozen=True, kw_only=True):
     """What one end of an exchange saw.
 
@@ -154,8 +166,7 @@ class Report(msgspec.Struct, kw_only=True):
         reached: peer -> the addresses at which it answered, best first.
         sent: place in ``Experiment.flows`` -> what it reached, as acknowledged to this host, its source.
         received: the same as it arrived here, its destination.
-        sent_together: bytes a second of all flows of which it is the source, while all flowed; None if there was
-            no such time. received_together: the same of those that arrived here.
+        sent_together: what the flows carried of which it is the source. received_together: the same of those to here.
         trains: peer -> what the exchange with it showed.
         failures: peer -> why it could not be reached.
         error: what stopped this host altogether.
@@ -164,8 +175,8 @@ class Report(msgspec.Struct, kw_only=True):
     reached: dict[int, list[Reached]] = {}
     sent: dict[int, FlowReport] = {}
     received: dict[int, FlowReport] = {}
-    sent_together: float | None = None
-    received_together: float | None = None
+    sent_together: Together | None = None
+    received_together: Together | None = None
     trains: dict[int, TrainReport] = {}
     failures: dict[int, str] = {}
     error: str = ""

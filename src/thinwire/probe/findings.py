@@ -13,7 +13,6 @@ from thinwire.topology import Link, Topology
 from thinwire.units import format_bit_rate, format_seconds
 
 SLOW = 0.67  # of what the others reach
-FULL = 0.9  # of what its flows reach one by one
 ASYMMETRIC = 1.5
 MORE_STREAMS = 1.3
 LOSSY = 0.005
@@ -53,11 +52,9 @@ def part(ratio: float) -> str:
 def _slow_wires(survey: Survey) -> Iterator[str]:
     for host in sorted({*survey.uplinks, *survey.downlinks}):
         slow = {}
-        for end, (wire, totals) in enumerate((("uplink", survey.uplinks), ("downlink", survey.downlinks))):
+        for wire, totals in (("uplink", survey.uplinks), ("downlink", survey.downlinks)):
             others = [rate for other, rate in totals.items() if other != host]
-            flows = sum(survey.rate(path) for path in survey.flows if path[end] == host)
-            # If its flows reach together what each reaches alone, it is not this wire that holds them.
-            is_full = (host, end == 0) in survey.fans and totals[host] < FULL * flows
+            is_full = (host, wire == "uplink") in survey.full_wires
             if is_full and len(others) > 1 and totals[host] < SLOW * statistics.median(others):
                 slow[wire] = (totals[host], totals[host] / statistics.median(others))
         if slow:

@@ -45,7 +45,7 @@ class Survey:
         self.loaded: dict[Path, TrainReport] = {}  # of a flow: what its destination saw beside it
         self.uplinks: dict[int, float] = {}
         self.downlinks: dict[int, float] = {}
-        self.fans: set[tuple[int, bool]] = set()  # (host, is it the source): several flows of it ran together
+        self.full_wires: set[tuple[int, bool]] = set()  # (host, is it the uplink)
         self.alternatives: dict[
             int, dict[str, float]
         ] = {}  # host -> its IP address -> rate; first the one in use

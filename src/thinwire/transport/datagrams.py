@@ -20,7 +20,7 @@ import contextlib
 import select
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from thinwire.clock import Clock, wall_time_s
@@ -57,7 +57,7 @@ class Train:
         span_s: the time from the first of these to the last.
         delays_s: their one-way delays, plus a constant that depends on the two clocks.
         rtts_s: round trips.
-        bursts: of each burst that came: when its datagrams arrived.
+        bursts: of each burst that came: when its datagrams arrived, and when they had left, each on its own clock.
         burst_datagrams_sent: datagrams sent in bursts.
     """
 
@@ -67,11 +67,11 @@ class Train:
     span_s: float = 0.0
     delays_s: list[float] = field(default_factory=list)
     rtts_s: list[float] = field(default_factory=list)
-    bursts: dict[int, list[float]] = field(default_factory=dict)
+    bursts: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
     burst_datagrams_sent: int = 0
 
 
-def burst_rate(arrivals_s: list[float]) -> float:
+def burst_rate(arrivals_s: Sequence[float]) -> float:
     """Bytes a second that a burst arrived at; 0 if it was too short to tell.
 
     The second half counts, as with streams: a wire may let the first few pass faster than it does in the long run.
@@ -222,8 +222,8 @@ class DatagramPort:
                     continue
                 train = partner.train
                 if burst:
-                    train.bursts.setdefault(burst, []).append(now_s)
-                    partner.rate = burst_rate(train.bursts[burst]) or partner.rate
+                    train.bursts.setdefault(burst, []).append((now_s, sent_s))
+                    partner.rate = burst_rate([at_s for at_s, _ in train.bursts[burst]]) or partner.rate
                 elif number == _LAST:
                     partner.is_done = True
                 elif number not in partner.seen:
