@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def link(
     way_s: Annotated[
-        float, typer.Option("--seconds", metavar="SECONDS", help="How long each way is tried.")
+        float, typer.Option("--seconds", metavar="SECONDS", help="How long each way is tried, at least.")
     ] = 1.0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
 ) -> None:
