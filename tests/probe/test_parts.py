@@ -82,12 +82,16 @@ def flow(begin_s: float, end_s: float, rate: float) -> Progress:
 
 
 def test_rates_are_added_up_only_for_the_time_that_flows_were_together() -> None:
-    found = together({0: flow(0, 1, 1e6), 4: flow(0.4, 1.4, 2e6), 5: flow(0.75, 1.7, 1)})
+    found = together({0: flow(0, 1, 1e6), 4: flow(0.4, 1.4, 2e6), 5: flow(0.75, 1.7, 1)}, 1.0)
     assert found is not None
     assert found.places == (0, 4)
     assert found.bytes_per_s == pytest.approx(3e6, rel=0.01)
-    assert together({0: flow(0, 1, 1e6), 1: flow(0.8, 1.8, 2e6)}) is None
-    assert together({0: flow(0, 1, 1e6)}) is None
+    assert together({0: flow(0, 1, 1e6), 1: flow(0.8, 1.8, 2e6)}, 1.0) is None
+    assert together({0: flow(0, 1, 1e6)}, 1.0) is None
+    starved = flow(0, 0.01, 1e6)
+    found = together({0: flow(0, 1, 1e6), 1: starved}, 1.0)
+    assert found is not None
+    assert (found.places, found.bytes_per_s) == ((0, 1), pytest.approx(1e6, rel=0.01))
 
 
 @pytest.mark.parametrize(("jitter_s", "is_told"), [(1e-5, True), (0.004, False)])

@@ -101,7 +101,9 @@ class Agent:
                         received[place] = arrivals
             for task in tasks:
                 task.result()
-        report.sent_together, report.received_together = together(sent), together(received)
+        if experiment.flows:
+            report.sent_together = together(sent, experiment.duration_s)
+            report.received_together = together(received, experiment.duration_s)
         return report
 
     def _greet(self, peer: int, card: Card, experiment: Experiment, report: Report) -> None:

@@ -49,12 +49,13 @@ _TRAIN_SHARE = 0.2  # of a link's bandwidth, for a train
 _LOADED_INTERVAL_S = 0.005
 _QUICK_PATIENCE_S = 1.5  # with lost packets it takes longer than a second
 _BURST_S = 0.01
-_BURSTS_S = 0.03  # of a host's wire, for a burst to each of the others
+_BURSTS_S = 0.024  # of a host's wire, for a burst to each of the others
 _FAN_BYTES = 600_000  # through the slowest wire, to tell what each of several sources gets of it
 _FULL = (
     0.9  # of what flows reach one by one: if they reach less together, their hub's wire is what holds them
 )
-_SHARING_SHARE = 0.34  # of the budget, to find what links share
+_SHARING_SHARE = 0.34  # of the budget, kept to find what links share
+_LONGEST_SEARCH = 0.5  # of the budget, if that takes longer
 
 
 class Times(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,14 +109,16 @@ def full_form(
     yield from _trains(survey, times, _LONGER_SHARE * budget_s)
     yield from _fans(survey, times)
     yield from _other_addresses(survey, times)
-    yield from find_bottlenecks(survey, conflicts, _flow_times(survey, times), _SHARING_SHARE * budget_s)
+    yield from find_bottlenecks(
+        survey, conflicts, _flow_times(survey, times, _ROUND_TRIPS_TOGETHER / 2), _LONGEST_SEARCH * budget_s
+    )
     return survey.topology("full", now(), findings(survey))
 
 
 def quick_form(joined: Sequence[Card | str], *, now: Callable[[], str], train_s: float = 0.45) -> Campaign:
     """The campaign for a running job: round trips and bandwidths of all pairs at once, in well under a second.
 
-    A host sends 100 datagrams a second to each other for ``train_s``, and three bursts. All of them together take each
+    A host sends 100 datagrams a second to each other for ``train_s``, and four bursts. All of them together take each
     wire less than 0.1 s: under 1 % of its traffic at one probe every 10 s. Between bursts of other traffic this
     tells what the wire carries; beside traffic that fills the wire, what is left of it.
     """
@@ -281,13 +284,15 @@ def _other_addresses(survey: Survey, times: Times) -> Generator[Experiment, Outc
             rates[ip_of(other.address)] = max((rate_of(flow) or 0.0 for flow in found.values()), default=0.0)
 
 
-def _flow_times(survey: Survey, times: Times) -> Callable[[Sequence[Path]], tuple[float, float]]:
+def _flow_times(
+    survey: Survey, times: Times, round_trips_together: float = _ROUND_TRIPS_TOGETHER
+) -> Callable[[Sequence[Path]], tuple[float, float]]:
     """How long a flow on some paths should be alone, and together with more streams."""
 
     def of(paths: Sequence[Path]) -> tuple[float, float]:
         rtt_s = survey.rtt_s(paths)
         alone_s = max(times.alone_s, _ROUND_TRIPS_TO_SPEED * rtt_s)
-        return alone_s, max(times.together_s, _ROUND_TRIPS_TOGETHER * rtt_s)
+        return alone_s, max(times.together_s, round_trips_together * rtt_s)
 
     return of
 

@@ -61,20 +61,19 @@ def steady_rate(times_s: Sequence[float], totals: Sequence[int]) -> float | None
     return max(0.0, float(line.deriv()(middle_s))) or None
 
 
-def together(flows: Mapping[int, Progress]) -> Together | None:
-    """What flows carried at one time; ``flows`` by place. None if there were never two of them.
+def together(flows: Mapping[int, Progress], duration_s: float) -> Together | None:
+    """What flows of that duration carried at one time; ``flows`` by place. None if there were never two of them.
 
     Each begins when its host hears of it. Rates at different times must not be added up: where all share one wire the
-    sum would be more than the wire.
+    sum would be more than the wire. A flow that others have starved is there all the same.
     """
     begun = {place: flow for place, flow in flows.items() if flow.times_s}
     if len(begun) < 2:
         return None
     begin_s = min(flow.times_s[0] for flow in begun.values())
-    end_s = min(flow.times_s[-1] for flow in begun.values())
-    window_s = ((begin_s + end_s) / 2, end_s)
+    window_s = (begin_s + duration_s / 2, begin_s + duration_s)
     present = tuple(sorted(place for place, flow in begun.items() if flow.times_s[0] <= window_s[0]))
-    if len(present) < 2 or window_s[1] <= window_s[0]:
+    if len(present) < 2:
         return None
     num_bytes = sum(
         float(np.diff(np.interp(window_s, flow.times_s, flow.totals))[0]) for flow in begun.values()

@@ -29,7 +29,10 @@ from thinwire.transport.addresses import family_of, local_addresses
 BURST_BYTES = 1400  # a datagram of a burst: with every header it fits the frames of nearly any network
 FIRST_BURST = 6
 LONGEST_BURST = 400
-NUM_BURSTS = 3
+NUM_BURSTS = 4
+_GROWTH = (
+    4  # from one burst to the next at most: a short one may pass faster than the wire is in the long run
+)
 
 # token, experiment, sender, burst, number, sent at, the partner's time given back, held for, its bursts' rate
 _LAYOUT = struct.Struct("<16sIHHIdddf")
@@ -41,7 +44,7 @@ _READS_A_TURN = 64
 _SO_TIMESTAMPNS = 35  # of Linux; Python has no name for it
 _STAMP = struct.Struct("=qq")
 _STAMP_BYTES = socket.CMSG_SPACE(_STAMP.size) if hasattr(socket, "CMSG_SPACE") else 0
-_LARGEST_LAG_S = 0.1  # beyond it a clock was set
+_LARGEST_LAG_S = 1.0  # beyond it a clock was set
 
 Address = tuple[str, int]
 
@@ -199,7 +202,7 @@ class DatagramPort:
 
     def _send_burst(self, partner: _Partner, experiment: int, burst: int, burst_s: float) -> None:
         fitting = int(partner.sees_rate * burst_s / BURST_BYTES)
-        length = min(LONGEST_BURST, max(FIRST_BURST, fitting))
+        length = min(LONGEST_BURST, FIRST_BURST * _GROWTH ** (burst - 1), max(FIRST_BURST, fitting))
         padding = bytes(BURST_BYTES - _LAYOUT.size)
         for number in range(length):
             self._send(partner, experiment, burst, number, padding)
