@@ -107,6 +107,8 @@ def conduct(
             if rank == 0:
                 return _coordinate(desk, agent, plan, progress)
             return msgspec.json.decode(_follow(desk, agent), type=kind)
+        except ThinwireError:
+            raise
         except RuntimeError as error:
             raise ThinwireError(
                 f"the probe was cut off: the store where the ranks meet is gone ({error}); its host has ended"
