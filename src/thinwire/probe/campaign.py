@@ -17,7 +17,7 @@ Not here: sockets, waiting, time.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -243,23 +243,33 @@ def _fans(survey: Survey, times: Times) -> Generator[Experiment, Outcome, None]:
                 flows=flows,
                 together_s=fan_s,
             )
-            outcome = yield experiment
-            survey.take_flows(experiment, outcome)
-            totals = survey.uplinks if is_out else survey.downlinks
-            for hub in {hub for hub, _ in spokes} & outcome.reports.keys():
-                report = outcome.reports[hub]
-                total = report.sent_together if is_out else report.received_together
-                if total is None:
-                    continue
-                totals[hub] = total.bytes_per_s
-                alone = sum(
-                    survey.rate((flows[place].source, flows[place].destination)) for place in total.places
-                )
-                if total.bytes_per_s < _FULL * alone:
-                    survey.full_wires.add((hub, is_out))
+            hubs = {hub for hub, _ in spokes}
+            if not _take_fan(survey, experiment, (yield experiment), hubs, is_out=is_out):
+                experiment = msgspec.structs.replace(experiment, together_s=2 * fan_s)
+                _take_fan(survey, experiment, (yield experiment), hubs, is_out=is_out)
     for path in survey.flows:
         for totals, host in ((survey.uplinks, path[0]), (survey.downlinks, path[1])):
             totals[host] = max(totals.get(host, 0.0), survey.rate(path))
+
+
+def _take_fan(
+    survey: Survey, experiment: Experiment, outcome: Outcome, hubs: Iterable[int], *, is_out: bool
+) -> bool:
+    """Note what the wires of hubs carried. False if flows of one of them began too far apart to tell."""
+    survey.take(outcome)
+    totals = survey.uplinks if is_out else survey.downlinks
+    is_complete = True
+    for hub in [hub for hub in hubs if hub in outcome.reports]:
+        report = outcome.reports[hub]
+        total = report.sent_together if is_out else report.received_together
+        if total is None:
+            is_complete = False
+            continue
+        totals[hub] = total.bytes_per_s
+        flows = [experiment.flows[place] for place in total.places]
+        if total.bytes_per_s < _FULL * sum(survey.rate((flow.source, flow.destination)) for flow in flows):
+            survey.full_wires.add((hub, is_out))
+    return is_complete
 
 
 def _other_addresses(survey: Survey, times: Times) -> Generator[Experiment, Outcome, None]:
