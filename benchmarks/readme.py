@@ -5,13 +5,17 @@
     python benchmarks/shaped.py > benchmarks/results/shaped.json
     python benchmarks/ddp.py > benchmarks/results/ddp.json
     python benchmarks/lab_fidelity.py --json
+    python benchmarks/probe_accuracy.py
+    python benchmarks/forecast.py
     python -m benchmarks.readme
 
-A test compares the pages with this, so they show what the results say and nothing else.
+A table stands between ``<!-- measured: NAME -->`` and ``<!-- measured: end -->``. A test compares the pages with this,
+so they show what the results say and nothing else.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -20,31 +24,25 @@ from typing import TypeVar
 
 import msgspec
 
-from benchmarks import lab_fidelity
+from benchmarks import forecast, lab_fidelity, probe_accuracy
 from benchmarks.ddp import DdpReport
 from benchmarks.shaped import Share
-from docs.blocks import filled
 from thinwire.cli.measurement import Measurement, Report, speedup
-from thinwire.units import format_bytes, format_rate, format_seconds
+from thinwire.units import format_bytes, format_rate, format_seconds, three_digits
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-LAB_GUIDE = ROOT / "docs" / "guides" / "lab.md"
 RESULTS = ROOT / "benchmarks" / "results"
+GUIDES = ROOT / "docs" / "guides"
+PAGES = (README, GUIDES / "lab.md", GUIDES / "probe.md")
+BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(\n<!-- measured: end -->)", re.DOTALL)
 SHOWN_RANKS = 4
 T = TypeVar("T")
 
 
-def published(page: Path) -> str:
-    """``page`` with its block of measurements written anew."""
-    return filled(page.read_text(encoding="utf-8"), "measured", BLOCKS[page]())
-
-
-def _readme() -> Iterator[str]:
-    yield from _all_reduce()
-    yield from _tcp()
-    yield from _shaped()
-    yield from _ddp()
+def filled(page: str) -> str:
+    """``page`` with every block between markers written anew."""
+    return BLOCK.sub(lambda block: block[1] + "\n".join(BLOCKS[block[2]]()) + block[3], page)
 
 
 def _all_reduce() -> Iterator[str]:
@@ -76,7 +74,7 @@ def _tcp() -> Iterator[str]:
     ratios = [speedup(*pair) for pair in zip(report.rows[::2], report.rows[1::2], strict=True)]
     sizes = [format_bytes(row.size_bytes) for row in report.rows[::2]]
     yield (
-        "\nWithin one host ranks read each other's memory, whatever the congestion control. Made to use TCP with "
+        "Within one host ranks read each other's memory, whatever the congestion control. Made to use TCP with "
         f"BBR, like Gloo, thinwire is this many times faster with {report.rows[0].num_ranks} ranks: "
         + ", ".join(f"{ratio:.2f} ({size})" for ratio, size in zip(ratios, sizes, strict=True))
         + ". Both then spend their time in the kernel, copying."
@@ -84,7 +82,7 @@ def _tcp() -> Iterator[str]:
 
 
 def _shaped() -> Iterator[str]:
-    yield "\n`all_reduce` of 16 MiB, 4 ranks, links shaped; the share of what they allow, headers included:\n"
+    yield "`all_reduce` of 16 MiB, 4 ranks, links shaped; the share of what they allow, headers included:\n"
     yield "| network | the system's congestion control | thinwire | Gloo |"
     yield "| --- | --- | ---: | ---: |"
     shares = _result("shaped", list[Share])
@@ -97,7 +95,7 @@ def _shaped() -> Iterator[str]:
 def _ddp() -> Iterator[str]:
     report = _result("ddp", DdpReport)
     yield (
-        f"\nA step of DistributedDataParallel, links unlimited, {report.rows[0].num_ranks} ranks on "
+        f"A step of DistributedDataParallel, links unlimited, {report.rows[0].num_ranks} ranks on "
         f"{report.surroundings}; medians of {len(report.rows[0].gloo_s)} pairs of runs:\n"
     )
     yield "| model | thinwire | Gloo | thinwire needs |"
@@ -135,8 +133,61 @@ def _lab_fidelity() -> Iterator[str]:
     yield "\nMade by `benchmarks/lab_fidelity.py --json` and `benchmarks/readme.py`."
 
 
-BLOCKS: dict[Path, Callable[[], Iterator[str]]] = {README: _readme, LAB_GUIDE: _lab_fidelity}
+def _probe_accuracy() -> Iterator[str]:
+    results = probe_accuracy.load()
+    days = sorted({result.surroundings.day for result in results})
+    yield f"Made by `benchmarks/probe_accuracy.py` in the lab, {results[0].surroundings}, {' to '.join(days)}."
+    yield "Truth, and after it the link that is farthest from it; a bound that is broken is **bold**.\n"
+    yield "| scenario, hosts | Mbit/s | round trip, ms | loss, % | named | quick form, Mbit/s | full, s | quick, s |"
+    yield "| --- | --- | --- | --- | --- | --- | ---: | ---: |"
+    for result in results:
+        rows = {row.demand: row for row in result.rows}
+        cells = [
+            _told(rows.get("bandwidth")),
+            _told(rows.get("round trip")),
+            _told(rows.get("loss"), 100),
+            "rightly" if rows["what stands out"].is_met else f"**{rows['what stands out'].measured}**",
+            _told(rows.get("bandwidth, quick form")),
+            f"{result.full_s:.1f}",
+            f"{result.quick_s:.2f}",
+        ]
+        yield f"| `{result.scenario}`, {result.num_hosts} | {' | '.join(cells)} |"
+
+
+def _told(row: probe_accuracy.Row | None, scale: float = 1.0) -> str:
+    if row is None:
+        return ""
+    if row.truth == row.measured == 0:
+        return "says that it cannot tell"
+    truth, measured = (
+        value if isinstance(value, str) else three_digits(value * scale)
+        for value in (row.truth, row.measured)
+    )
+    return f"{truth}, {measured}" if row.is_met else f"{truth}, **{measured}**"
+
+
+def _forecast() -> Iterator[str]:
+    yield "| series | mixture errs | best single predictor | ratio | in its interval | 2x flagged in | false |"
+    yield "| --- | ---: | --- | ---: | ---: | ---: | ---: |"
+    for name, result in forecast.load().items():
+        slowest = f"{max(result.delays_s):g} s ({len(result.delays_s)} changes)" if result.delays_s else ""
+        yield (
+            f"| {name} | {result.mixture:.1%} | {result.best:.1%}, {result.best_name} | {result.ratio:.2f} "
+            f"| {result.coverage:.0%} | {slowest} | {result.num_false} |"
+        ).replace("%", " %")
+
+
+BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
+    "all_reduce": _all_reduce,
+    "all_reduce_tcp": _tcp,
+    "shaped": _shaped,
+    "ddp": _ddp,
+    "lab_fidelity": _lab_fidelity,
+    "probe_accuracy": _probe_accuracy,
+    "forecast": _forecast,
+}
+
 
 if __name__ == "__main__":
-    for page in BLOCKS:
-        page.write_text(published(page), encoding="utf-8")
+    for path in PAGES:
+        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")

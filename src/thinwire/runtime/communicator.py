@@ -14,6 +14,7 @@ import numpy as np
 
 from thinwire.collective.schedule import Buffer, CollectiveKind
 from thinwire.errors import ThinwireError, UsageError
+from thinwire.forecast import LinkEstimate
 from thinwire.runtime.group import Group
 from thinwire.runtime.job import Job
 from thinwire.runtime.memory import Array
@@ -40,6 +41,14 @@ class Communicator:
         self.num_ranks = group.num_ranks
         self._group = group
         self._algorithm = algorithm
+
+    def links(self) -> dict[int, LinkEstimate]:
+        """What the job's traffic has taught so far of the links to the other ranks, by rank.
+
+        It costs nothing to ask: transports count anyway, and the endpoint looks twice a second. A rank that nothing was
+        exchanged with is not there; see ``LinkEstimate`` for what may be unknown of the others.
+        """
+        return self._group.estimates()
 
     def all_reduce(
         self,

@@ -21,6 +21,7 @@ from torch._C._distributed_c10d import PrefixStore, ProcessGroup, Store
 from torch.distributed.constants import default_pg_timeout
 
 from thinwire.errors import AbortedError, UsageError
+from thinwire.forecast import LinkEstimate
 from thinwire.runtime import shared_endpoint
 from thinwire.runtime.endpoint import Endpoint
 from thinwire.runtime.futures import callback_of, calling_callbacks_of
@@ -237,6 +238,12 @@ class ThinwireProcessGroup(TorchCalls, ProcessGroup):  # type: ignore[misc]  # t
     def _release_endpoint(self) -> None:
         if self._owns_endpoint:
             shared_endpoint.release(self._endpoint)
+
+    def links(self) -> dict[int, LinkEstimate]:
+        """What training has taught so far of the links to the other ranks, by rank; see ``Communicator.links``."""
+        found = self._endpoint.links()
+        contacts = enumerate(self._meeting.contacts)
+        return {rank: found[contact.endpoint] for rank, contact in contacts if contact.endpoint in found}
 
     def monitored_barrier(self, timeout: timedelta | None = None, wait_all_ranks: bool = False) -> None:
         """Return when every rank has called it, or say on every rank which ranks did not."""
