@@ -17,9 +17,17 @@ import types
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from thinwire.codec.base import Codec
+from thinwire.codec.feedback import ErrorFeedback
+from thinwire.codec.quantize import Quantize
 from thinwire.errors import UsageError
 
-CODECS: dict[str, type[Codec]] = {codec.name(): codec for codec in ()}
+CODECS: dict[str, type[Codec]] = {
+    codec.name(): codec
+    for codec in (
+        ErrorFeedback,
+        Quantize,
+    )
+}
 
 _MOST_CHARACTERS = 2000
 _WORDS = {"true": True, "false": False, "none": None}
@@ -38,9 +46,7 @@ def parse(text: str) -> Codec:
     """
     try:
         if len(text) > _MOST_CHARACTERS:
-            raise UsageError(
-                f"a codec is written in at most {_MOST_CHARACTERS} characters; this has {len(text)}"
-            )
+            raise UsageError(f"a codec is written in at most {_MOST_CHARACTERS} characters; this has {len(text)}")
         return _codec(ast.parse(text.strip(), mode="eval").body, text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:
         if isinstance(problem, UsageError):
@@ -64,9 +70,7 @@ def _codec(node: ast.expr, text: str) -> Codec:
             raise UsageError(
                 f"{name} has no parameter {keyword.arg!r} to set here; it has {_signature(fields) or 'none'}"
             )
-        arguments[keyword.arg] = _value(
-            keyword.value, f"{name}({keyword.arg}=...)", fields[keyword.arg], text
-        )
+        arguments[keyword.arg] = _value(keyword.value, f"{name}({keyword.arg}=...)", fields[keyword.arg], text)
     missing = [
         field.name
         for field in dataclasses.fields(kind)  # type: ignore[arg-type]
@@ -107,11 +111,7 @@ def _value(node: ast.expr, where: str, hint: Any, text: str) -> Any:
     if float in choices and type(value) is int:
         return float(value)
     is_literal = get_origin(hint) is Literal
-    if (
-        value in choices
-        if is_literal
-        else type(value) in choices or (value is None and type(None) in choices)
-    ):
+    if value in choices if is_literal else type(value) in choices or (value is None and type(None) in choices):
         return value
     raise UsageError(f"{where} takes {_spelled(hint)}, not {ast.unparse(node)}")
 
