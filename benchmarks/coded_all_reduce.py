@@ -2,11 +2,11 @@
 
     python benchmarks/coded_all_reduce.py > benchmarks/results/coded_all_reduce.json
 
-Four ranks, one bucket of 25 MB of float32, in the lab's shaped networks and without limits on loopback. Every rank sends
-and receives ``2(p-1)/p`` times the bytes of the bucket's payload; each 1448 bytes travel in a frame of 1514 (Ethernet,
-IPv4 and TCP with timestamps). The share is that time over the measured one, so 100 % is the link's limit; a
-host that has fewer cores than ranks may spend longer encoding than the wire takes. Fidelities are measured in turn, with
-error feedback, and a time is the slowest rank's, from the barrier before the call.
+Four ranks, one bucket of 25 MB of float32, in the lab's shaped networks and without limits on loopback. Every rank
+sends and receives ``2(p-1)/p`` times the bytes of the bucket's payload; each 1448 bytes travel in a frame of 1514
+(Ethernet, IPv4 and TCP with timestamps). The share is that time over the measured one, so 100 % is the link's limit; a
+host that has fewer cores than ranks may spend longer encoding than the wire takes. Fidelities are measured in turn,
+with error feedback, and a time is the slowest rank's, from the barrier before the call.
 
 ``submit_s`` is how long the call itself holds the training thread; ``cpu_s`` the seconds of a core that one rank spends.
 """
@@ -38,7 +38,6 @@ FRAME_BYTES, PAYLOAD_BYTES = 1514, 1448
 SCENARIOS = {"lan-1g": 1e9, "office-100m": 100e6}  # and the rate of every host's link in bits a second
 FIDELITIES = (
     "exact",
-    "cast(to=bfloat16)",
     "quantize(bits=8)",
     "quantize(bits=4)",
     "quantize(bits=2)",

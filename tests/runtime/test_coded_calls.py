@@ -1,4 +1,4 @@
-"""Encoded collectives of groups whose ranks are threads: the torch side of them, and the bytes whatever the threads do."""
+"""Encoded collectives of groups whose ranks are threads: the torch side of them, and the bytes whatever threads do."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_the_trace_says_what_was_sent_and_as_what() -> None:
         spans = [span for span in recorder.trace(0, "host").spans if "all_reduce" in span.name]
     encoded, exact = (span.arguments for span in spans)
     # Half the elements to the other rank, and the other half's sum: each in one frame with its header.
-    assert (encoded["codec"], encoded["wire_bytes_sent"]) == ("half", 2 * (2 * 2500 + 40))
+    assert (encoded["codec"], encoded["wire_bytes_sent"]) == ("half()", 2 * (2 * 2500 + 40))
     assert exact["codec"] == "exact"
     assert int(exact["wire_bytes_sent"]) >= 20_000
 

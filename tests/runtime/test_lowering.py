@@ -162,7 +162,7 @@ def test_only_what_may_come_before_its_dependencies_counts_as_staged() -> None:
 
 
 def test_a_payload_is_cut_where_its_chunk_is() -> None:
-    """So that its first segment is sent while the last is still to be encoded, and memory is held segment by segment."""
+    """So its first segment is sent while the last is still to be encoded, and memory is held segment by segment."""
     payload = (Ref(Buffer.PAYLOAD, 0),)
     program = (
         Op(kind=OpKind.ENCODE, source=data(0), target=payload),

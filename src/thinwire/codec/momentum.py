@@ -55,6 +55,11 @@ class Momentum(Codec):
         """No: it sends what came before, too."""
         return False
 
+    @property
+    def has_feedback(self) -> bool:
+        """Yes: it is what this codec does."""
+        return True
+
     def payload_bound(self, shape: Shape) -> int:
         """The codec's."""
         return self.codec.payload_bound(shape)
