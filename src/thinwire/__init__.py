@@ -13,13 +13,24 @@ would not (the package is not installed, or ``TORCH_DEVICE_BACKEND_AUTOLOAD=0``)
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import sys
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["__version__", "replace"]
+__all__ = ["CodecMemory", "__version__", "all_reduce", "replace"]
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from thinwire.runtime.codec_memory import CodecMemory
+    from thinwire.runtime.fidelity import all_reduce
+
+_LAZY = {
+    "CodecMemory": "thinwire.runtime.codec_memory",
+    "all_reduce": "thinwire.runtime.fidelity",
+}
 
 
 def replace(backend: str = "gloo") -> None:
@@ -27,6 +38,13 @@ def replace(backend: str = "gloo") -> None:
     from thinwire.runtime import registration
 
     registration.replace(backend)
+
+
+def __getattr__(name: str) -> Any:
+    """Names whose modules are imported when they are first used, because they need torch or NumPy."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'thinwire' has no attribute {name!r}")
 
 
 def _torch_will_load_the_backend() -> bool:

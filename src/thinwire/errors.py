@@ -79,5 +79,9 @@ class ScheduleError(ThinwireError):
     """A schedule does not do what its collective promises. The message is a counterexample."""
 
 
+class CodecError(ThinwireError):
+    """A payload does not stand for any tensor of the shape asked for. The message says what does not fit."""
+
+
 class StalledError(ThinwireError):
     """A simulation ended before what it was run for, which in life is a hang. The message says what waits."""
