@@ -1,8 +1,10 @@
 """How faithful the lab is: what scenarios ask for against what packets meet, and what the emulation costs.
 
-    python benchmarks/lab_fidelity.py [rate] [delay] [jitter] [loss] [speed] [cost]
+    python benchmarks/lab_fidelity.py [--json] [rate] [delay] [jitter] [loss] [speed] [cost]
 
 Each row names what was asked, what was measured, the error and its bound; the exit status is 1 if a bound is broken.
+``--json`` also writes the parts that were measured to ``benchmarks/results/lab_fidelity.json``, beside those that were
+measured before, each with where and when; ``benchmarks/readme.py`` publishes them in the guide to the lab.
 Delays are one-way and exact, because sender and receiver share the machine's clock. Rates count Ethernet frames, as
 scenarios do: a full frame of 1514 bytes carries 1448 bytes of a TCP stream. Takes about four minutes.
 
@@ -21,13 +23,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from thinwire.cli.measurement import Surroundings
 from thinwire.lab import Lab, Scenario
 from thinwire.lab.scenario import Access, BurstLoss, Wire
 
+RESULTS = Path(__file__).resolve().parent / "results" / "lab_fidelity.json"
 FRAME_BYTES_PER_PAYLOAD_BYTE = 1514 / 1448
 PORT = 5001
 STAMP = struct.Struct("<Qd")  # the datagram's number, and when it was sent; from the sink: its delay
@@ -179,7 +184,7 @@ def cpu_s(pid: int) -> float:
 # The table.
 
 
-class Row(NamedTuple):
+class Row(msgspec.Struct, frozen=True):
     """One demand and how it was met; ``error`` and ``bound`` are in the same unit, whichever that is."""
 
     demand: str
@@ -191,6 +196,13 @@ class Row(NamedTuple):
     @property
     def is_met(self) -> bool:
         return self.error <= self.bound
+
+
+class Part(msgspec.Struct, frozen=True):
+    """What one measurement found, and where."""
+
+    surroundings: Surroundings
+    rows: tuple[Row, ...]
 
 
 def rate(mbits: Sequence[float] = (1, 10, 100, 1000), measure_s: float = 5.0) -> Iterator[Row]:
@@ -289,17 +301,36 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
 }
 
 
-def main(names: Sequence[str]) -> int:
+def stored() -> dict[str, Part]:
+    """The parts measured so far, in the order of ``MEASUREMENTS``."""
+    if not RESULTS.exists():
+        return {}
+    parts = msgspec.json.decode(RESULTS.read_bytes(), type=dict[str, Part])
+    return {name: parts[name] for name in MEASUREMENTS if name in parts}
+
+
+def store(name: str, rows: Sequence[Row]) -> None:
+    """Put a part among the stored ones."""
+    parts = {**stored(), name: Part(Surroundings.of_this_machine(), tuple(rows))}
+    RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(parts, enc_hook=float), indent=1) + b"\n")
+
+
+def main(arguments: Sequence[str]) -> int:
+    names = [argument for argument in arguments if argument != "--json"]
     table = Table("demand", "asked", "measured", "error", "bound", "")
     all_met = True
     for name in names or MEASUREMENTS:
+        rows = []
         for row in MEASUREMENTS[name]():
             verdict = "met" if row.is_met else "BROKEN"
             print(f"{row.demand}: {row.asked}, {row.measured}: {verdict}", file=sys.stderr, flush=True)
             table.add_row(
                 row.demand, row.asked, row.measured, f"{row.error:.3g}", f"{row.bound:.3g}", verdict
             )
-            all_met = all_met and row.is_met
+            rows.append(row)
+        all_met = all_met and all(row.is_met for row in rows)
+        if "--json" in arguments:
+            store(name, rows)
     Console(width=120).print(table)
     return 0 if all_met else 1
 

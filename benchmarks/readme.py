@@ -1,37 +1,38 @@
-"""Write the README's measured table from the results in ``benchmarks/results``, which programs wrote.
+"""Write the measured tables of the README and the guides from ``benchmarks/results``, which programs wrote.
 
     thinwire bench all-reduce --ranks 2,3,4,8 --against gloo --json > benchmarks/results/all_reduce.json
-    python benchmarks/readme.py
+    python benchmarks/lab_fidelity.py --json
+    python -m benchmarks.readme
 
-A test compares the README with this, so it shows what the results say and nothing else.
+A test compares the pages with this, so they show what the results say and nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
 
 import msgspec
 
+from benchmarks import lab_fidelity
+from docs.blocks import filled
 from thinwire.cli.measurement import Measurement, Report, speedup
 from thinwire.units import format_bytes, format_rate, format_seconds
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+LAB_GUIDE = ROOT / "docs" / "guides" / "lab.md"
 RESULTS = ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 SHOWN_RANKS = 4
 
 
-def filled(readme: str) -> str:
-    """``readme`` with the block between the markers written anew."""
-    before, rest = readme.split(BEGIN)
-    _, after = rest.split(END)
-    return "\n".join([before + BEGIN, *_block(), END + after])
+def published(page: Path) -> str:
+    """``page`` with its block of measurements written anew."""
+    return filled(page.read_text(encoding="utf-8"), "measured", BLOCKS[page]())
 
 
-def _block() -> Iterator[str]:
+def _all_reduce() -> Iterator[str]:
     report = msgspec.json.decode((RESULTS / "all_reduce.json").read_bytes(), type=Report)
     pairs = list(zip(report.rows[::2], report.rows[1::2], strict=True))
     around = report.surroundings
@@ -60,5 +61,26 @@ def _range(num_ranks: int, pairs: list[tuple[Measurement, Measurement]]) -> str:
     return f"{min(ratios):.1f} to {max(ratios):.1f} with {num_ranks}"
 
 
+def _lab_fidelity() -> Iterator[str]:
+    parts = lab_fidelity.stored()
+    missing = lab_fidelity.MEASUREMENTS.keys() - parts.keys()
+    if missing:
+        raise SystemExit(f"not measured yet: benchmarks/lab_fidelity.py --json {' '.join(sorted(missing))}")
+    places = sorted({str(part.surroundings) for part in parts.values()})
+    days = sorted({part.surroundings.day for part in parts.values()})
+    yield f"Measured on {' and '.join(places)}, {' and '.join(days)}:\n"
+    yield "| what | asked | measured | off by | allowed |"
+    yield "| --- | ---: | ---: | ---: | ---: |"
+    for name, part in parts.items():
+        unit = {"delay": "{:.2f} ms", "cost": "", "speed": ""}.get(name, "{:.1%}")
+        for row in part.rows:
+            off_by, allowed = (unit.format(value) if row.bound else "" for value in (row.error, row.bound))
+            yield f"| {row.demand} | {row.asked} | {row.measured} | {off_by} | {allowed} |"
+    yield "\nMade by `benchmarks/lab_fidelity.py --json` and `benchmarks/readme.py`."
+
+
+BLOCKS: dict[Path, Callable[[], Iterator[str]]] = {README: _all_reduce, LAB_GUIDE: _lab_fidelity}
+
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in BLOCKS:
+        page.write_text(published(page), encoding="utf-8")

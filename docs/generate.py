@@ -1,4 +1,4 @@
-"""Write the pages of ``docs/reference`` and the README's picture from the code they describe.
+"""Write the pages of ``docs/reference`` and the pictures from the code they describe.
 
     make docs
 
@@ -14,13 +14,18 @@ from pathlib import Path
 
 import msgspec
 
+from docs.blocks import filled
+from docs.networks import network_picture
 from docs.picture import all_reduce_picture
+from docs.scenario_file import scenario_file
 from thinwire import errors
+from thinwire.lab import shipped
 from thinwire.lab.environment import MEANINGS
 from thinwire.runtime.config import RuntimeConfig, variable_of
 from thinwire.runtime.rendezvous import SECRET_VARIABLE
 
 DOCS = Path(__file__).resolve().parent
+LAB_GUIDE = DOCS / "guides" / "lab.md"
 _SECRET = (
     "what the processes of the job prove to each other that they know, at least 16 characters, the same for all; "
     "else one rank draws it and the others read it from torch's store."
@@ -34,7 +39,12 @@ def pages() -> dict[Path, str]:
     return {
         reference / "errors.md": _page("src/thinwire/errors.py", _errors()),
         reference / "environment.md": _page("src/thinwire/runtime/config.py", _environment()),
+        reference / "scenario.md": _page("src/thinwire/lab/scenario.py", scenario_file(_attributes)),
         DOCS / "all_reduce.svg": all_reduce_picture(),
+        **{
+            DOCS / "networks" / f"{name}.svg": network_picture(network) for name, network in shipped().items()
+        },
+        LAB_GUIDE: filled(LAB_GUIDE.read_text(encoding="utf-8"), "scenarios", _scenarios()),
     }
 
 
@@ -74,6 +84,13 @@ def _environment() -> Iterator[str]:
         yield f"| `{name}` | {meaning} |"
 
 
+def _scenarios() -> Iterator[str]:
+    for name, scenario in shipped().items():
+        yield f"\n### {name}\n\n{scenario.summary}.\n"
+        yield f"![{scenario.summary}](../networks/{name}.svg)"
+    yield ""
+
+
 def _first_paragraph(docstring: str) -> str:
     return " ".join(inspect.cleandoc(docstring).split("\n\n")[0].split())
 
@@ -87,5 +104,6 @@ def _attributes(docstring: str) -> dict[str, str]:
 
 if __name__ == "__main__":
     for path, text in pages().items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
         print(f"wrote {path.relative_to(DOCS.parent)}")

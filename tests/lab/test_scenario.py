@@ -7,21 +7,48 @@ from pathlib import Path
 import pytest
 
 from thinwire.errors import ScenarioError, UsageError
-from thinwire.lab import load, shipped
+from thinwire.lab import Lab, load, shipped
 from thinwire.lab.library import line_of, parse
 from thinwire.lab.resolve import network_of
-from thinwire.lab.scenario import Scenario
+from thinwire.lab.scenario import Access, Scenario
 
 HEAD = 'summary = "a test"\nhosts = 3\n'
 
 MISTAKES = {
     "unknown key": ("[access]\nrate_mbit = 5\nspeed = 3", 5, "unknown field `speed`"),
     "unknown key of a direction": ("[access]\nup = { rat_mbit = 5 }", 4, "unknown field `rat_mbit`"),
-    "rate of nothing": ("[access]\nrate_mbit = 0", 4, "> 0"),
+    "rate of nothing": ("[access]\nrate_mbit = 0", 4, ">= 0.001"),
     "negative delay": ("[access.down]\ndelay_ms = -1", 4, ">= 0"),
     "more than everything lost": ("[access]\nloss = 1.5", 4, "< 1"),
     "text for a number": ('[access]\nrate_mbit = "fast"', 4, "got `str`"),
     "jitter beyond delay": ("[access]\ndelay_ms = 2\njitter_ms = 2", 5, "half of the delay"),
+    "no number": ("[access]\ndelay_ms = nan", 4, ">= 0"),
+    "endless rate": ("[access]\nrate_mbit = inf", 4, "<= 30000"),
+    "endless queue": ("[access]\nqueue_kb = inf", 4, "<= 1000000"),
+    "seed beyond all": ("seed = 99999999999999999999999", 3, "<= 9007199254740992"),
+    "congestion control of two words": ('congestion_control = "a b"', 3, "matching regex"),
+    "bursts without an end": (
+        "[access]\nrate_mbit = 5\nburst_loss = { share = 0.9, packets = 1 }",
+        5,
+        "0.5 at most",
+    ),
+    "jitter beyond delay, later": (
+        '[access]\ndelay_ms = 4\n[[trace]]\non = ["host1.*"]\nat_s = [0, 3]\njitter_ms = [2, 3]',
+        8,
+        "at 3 s host1.up has a jitter of 3 ms",
+    ),
+    "delay below jitter, later": (
+        '[access]\ndelay_ms = 4\njitter_ms = 2\n[[trace]]\non = ["*"]\nat_s = [0]\ndelay_ms = [3]',
+        9,
+        "half of the delay",
+    ),
+    "trace without a pause": ('[[trace]]\non = ["*"]\nat_s = [0]\nloss = [0]\nevery_s = 1e-9', 7, ">= 0.01"),
+    "cut that never comes": ('[[cut]]\nbetween = [["host0"], []]\nat_s = inf\nfor_s = 1', 5, "<= 1000000000"),
+    "cut from nobody": (
+        '[[cut]]\nbetween = [["host0", "host1", "host2"], []]\nat_s = 0\nfor_s = 1',
+        4,
+        "nobody is left",
+    ),
     "no such host": ('[[host]]\nnames = ["host7"]', 4, "'host7' is not one of host0, host1, host2"),
     "host without a site": ('[[site]]\nname = "east"\nhosts = ["host0"]', 3, "'host1' is in no site"),
     "host in two sites": (
@@ -119,3 +146,14 @@ def test_a_line_is_found_in_dotted_keys_and_inline_tables() -> None:
     text = "[a]\nb.c = 1\nd = { e = 2 }\n[[f]]\ng = 1\n[f.h]\ni = 2\n[[f]]\ng = 3\n"
     paths = (("a", "b", "c"), ("a", "d", "e"), ("f", 0, "h", "i"), ("f", 1, "g"), ("f", 1, "missing"))
     assert [line_of(text, path) for path in paths] == [2, 3, 7, 9, 8]
+
+
+@pytest.mark.parametrize("num_hosts", [0, -1, 251])
+def test_a_number_of_hosts_that_no_lab_has_is_refused(num_hosts: int) -> None:
+    with pytest.raises(UsageError, match=r"scenario lan-1g: Expected `int` [<>]= \d+ - at `\$.hosts`"):
+        Lab("lan-1g", num_hosts=num_hosts)
+
+
+def test_values_made_in_python_are_looked_at_before_a_lab_is_built() -> None:
+    with pytest.raises(UsageError, match=r"Expected `float` >= 0.0 - at `\$.access.delay_ms`"):
+        Lab(Scenario(summary="", hosts=2, access=Access(delay_ms=-5)))

@@ -74,6 +74,7 @@ RULES = (
     Rule((ALL_REDUCE, REDUCE, REDUCE_SCATTER), "direct", is_half=True),
     Rule((ALL_REDUCE,), "recursive_doubling", max_bytes=2 * MiB, max_ranks=2, places=(Place.HOST,)),
     Rule((ALL_REDUCE,), "recursive_doubling", max_bytes=64 * KiB, places=(Place.HOST,)),
+    Rule((ALL_REDUCE,), "star", max_bytes=16 * MiB, max_ranks=4, places=(Place.CROWDED_HOST,)),
     Rule((ALL_REDUCE,), "star", max_bytes=4 * MiB, max_ranks=16, places=(Place.CROWDED_HOST,)),
     Rule((ALL_REDUCE,), "ring", min_ranks=5, max_ranks=16, places=(Place.CROWDED_HOST,)),
     Rule((ALL_REDUCE,), "recursive_doubling", max_bytes=32 * KiB),

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pyroute2 import IPRoute
+from pyroute2 import IPRoute, NetlinkError
 from pyroute2.netlink.rtnl import ndmsg
 
 from thinwire.errors import UsageError
@@ -34,6 +34,8 @@ from thinwire.lab.scenario import Scenario
 _BLACK_HOLE = "02:74:77:ff:ff:ff"
 _STATIC = ndmsg.states["noarp"] | ndmsg.states["reachable"]
 _MASTER = ndmsg.flags["master"]
+_SUBNET = "10.77.0.0/24"
+_IPV4 = Path("/proc/sys/net/ipv4")
 
 
 def address_of(host: int) -> str:
@@ -115,7 +117,8 @@ def _add_host(fabric: Fabric, host: int, scenario: Scenario) -> None:
     with network_namespace(namespace):
         control = IPRoute()
         _disable_ipv6()
-        _tune_tcp(scenario)
+        if scenario.tcp_buffer_mb is not None:
+            _widen_tcp_buffers(scenario.tcp_buffer_mb)
     port = f"host{host}"
     fabric._control.link(
         "add",
@@ -128,6 +131,9 @@ def _add_host(fabric: Fabric, host: int, scenario: Scenario) -> None:
     control.addr("add", index=device, address=address_of(host), prefixlen=24)
     control.link("set", ifname="lo", state="up")
     control.link("set", index=device, state="up")
+    if scenario.congestion_control is not None:
+        with network_namespace(namespace):
+            _choose_congestion_control(scenario.congestion_control, control, device, address_of(host))
     if fabric.network.can_lose(host):
         control.link(
             "set", index=device, gso_max_segs=1
@@ -137,20 +143,41 @@ def _add_host(fabric: Fabric, host: int, scenario: Scenario) -> None:
     fabric.set_reachable(((host, peer) for peer in range(fabric.network.num_hosts) if peer != host), True)
 
 
-def _tune_tcp(scenario: Scenario) -> None:
-    ipv4 = Path("/proc/sys/net/ipv4")
+def _widen_tcp_buffers(most_mb: float) -> None:
     try:
-        if scenario.congestion_control is not None:
-            (ipv4 / "tcp_congestion_control").write_text(scenario.congestion_control)
-        if scenario.tcp_buffer_mb is not None:
-            for name in ("tcp_rmem", "tcp_wmem"):
-                least, default, _ = (ipv4 / name).read_text().split()
-                (ipv4 / name).write_text(f"{least} {default} {scenario.tcp_buffer_mb * 1e6:.0f}")
+        for name in ("tcp_rmem", "tcp_wmem"):
+            least, default, _ = (_IPV4 / name).read_text().split()
+            (_IPV4 / name).write_text(f"{least} {default} {most_mb * 1e6:.0f}")
     except OSError as error:
-        offered = (ipv4 / "tcp_available_congestion_control").read_text().strip()
         raise UsageError(
-            f"TCP cannot be set up as the scenario asks ({error.filename}: {error.strerror}); "
-            f"of congestion controls, this kernel offers {offered}"
+            f"tcp_buffer_mb = {most_mb:g} cannot be had: this kernel refuses it ({error.strerror}); leave it out"
+        ) from error
+
+
+def _choose_congestion_control(name: str, control: IPRoute, device: int, address: str) -> None:
+    """Make it what TCP uses unless a program asks for another.
+
+    A namespace may not have a default that the machine keeps to privileged programs (see
+    ``tcp_allowed_congestion_control``), but a route may name it. Such a connection keeps it even if its program
+    asked for another before it connected.
+    """
+    with contextlib.suppress(OSError):
+        (_IPV4 / "tcp_congestion_control").write_text(name)
+        return
+    try:
+        control.route(
+            "replace",
+            dst=_SUBNET,
+            oif=device,
+            scope="link",
+            proto="kernel",
+            prefsrc=address,
+            metrics={"cc_algo": name},
+        )
+    except NetlinkError as error:
+        offered = (_IPV4 / "tcp_available_congestion_control").read_text().strip()
+        raise UsageError(
+            f"TCP has no congestion control {name!r} here; this kernel offers {offered}"
         ) from error
 
 

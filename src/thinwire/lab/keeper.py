@@ -68,8 +68,7 @@ def _keep(request: Request) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # orphans come to process 1; the kernel buries them
     path: Path | None = None
     try:
-        record = _record(request)
-        path = state.claim(record)
+        record, path = state.claim(_record(request), is_numbered=request.name is None)
         record, changes = _stand_up(request, record, path)
         _answer(Reply(record=record))
         _wait(changes, request.ends_with_owner)
@@ -94,7 +93,7 @@ def _record(request: Request) -> LabRecord:
     started = state.start_ticks(own_pid)
     assert started is not None
     return LabRecord(
-        name=request.name,
+        name=request.name or request.scenario_name,
         scenario=request.scenario_name,
         keeper_pid=own_pid,
         keeper_started=started,

@@ -9,6 +9,7 @@ Not here: what the keeper does with the scenario (``keeper``), one command on al
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from thinwire.lab.scenario import Scenario
 from thinwire.lab.state import LabRecord
 
 _END_TIMEOUT_S = 10.0
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _PACKAGE_ROOT = str(Path(__file__).parents[2])
 
 
@@ -59,14 +61,20 @@ class Lab:
         congestion_control: str | None = None,
     ) -> None:
         self.scenario = scenario if isinstance(scenario, Scenario) else library.load(scenario)
-        self.scenario_name = name or "lab" if isinstance(scenario, Scenario) else Path(scenario).stem
+        stem = "lab" if isinstance(scenario, Scenario) else Path(scenario).stem
+        self.scenario_name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip(".-") or "lab"
+        if name is not None and not _NAME.fullmatch(name):
+            raise UsageError(
+                f"{name!r} cannot be a lab's name; it begins with a letter or digit and has letters, digits, ., _ and -"
+            )
         if num_hosts is not None:
             self.scenario = msgspec.structs.replace(self.scenario, hosts=num_hosts)
         if congestion_control is not None:
             self.scenario = msgspec.structs.replace(self.scenario, congestion_control=congestion_control)
-        try:
+        try:  # again, because it may have been changed, or made in Python, where nothing has looked at its values
+            self.scenario = msgspec.convert(msgspec.to_builtins(self.scenario), Scenario)
             network_of(self.scenario)
-        except ScenarioError as error:
+        except (msgspec.ValidationError, ScenarioError) as error:
             raise UsageError(f"scenario {self.scenario_name}: {error}") from error
         self._name = name
         self._keeper: subprocess.Popen[bytes] | None = None
@@ -95,9 +103,9 @@ class Lab:
 
     def start(self, *, ends_with_owner: bool = True) -> LabRecord:
         """Build the network. With ``ends_with_owner=False`` it outlives this process, until ``take_down``."""
-        names = state.running()
+        state.running()  # sweeps up
         request = Request(
-            name=self._name or _free_name(self.scenario_name, names),
+            name=self._name,
             scenario_name=self.scenario_name,
             scenario=self.scenario,
             ends_with_owner=ends_with_owner,
@@ -109,12 +117,11 @@ class Lab:
             stderr=None if ends_with_owner else subprocess.DEVNULL,
             start_new_session=True,
         )
-        assert self._keeper.stdin is not None
-        assert self._keeper.stdout is not None
-        self._keeper.stdin.write(msgspec.json.encode(request) + b"\n")
-        self._keeper.stdin.flush()
-        line = self._keeper.stdout.readline()
-        reply = msgspec.json.decode(line, type=Reply) if line else Reply(failure="it ended without a word")
+        try:
+            reply = self._ask(request)
+        except BaseException:  # an interrupt, say: a keeper that still builds is told to go
+            self.close()
+            raise
         if reply.record is None:
             self.close()
             if reply.mistake:
@@ -124,6 +131,15 @@ class Lab:
             self.close()  # of our ends of the pipes; the keeper stays
         self._record = reply.record
         return reply.record
+
+    def _ask(self, request: Request) -> Reply:
+        assert self._keeper is not None
+        assert self._keeper.stdin is not None
+        assert self._keeper.stdout is not None
+        self._keeper.stdin.write(msgspec.json.encode(request) + b"\n")
+        self._keeper.stdin.flush()
+        line = self._keeper.stdout.readline()
+        return msgspec.json.decode(line, type=Reply) if line else Reply(failure="it ended without a word")
 
     def popen(
         self, host: str, command: Sequence[str], *, env: Mapping[str, str] | None = None, **options: Any
@@ -195,14 +211,6 @@ def take_down(record: LabRecord) -> None:
     raise ThinwireError(
         f"lab {record.name!r} (process {record.keeper_pid}) does not end, not even when killed"
     )
-
-
-def _free_name(wanted: str, taken: Mapping[str, LabRecord]) -> str:
-    name, number = wanted, 1
-    while name in taken:
-        number += 1
-        name = f"{wanted}-{number}"
-    return name
 
 
 def _python(module: str) -> list[str]:

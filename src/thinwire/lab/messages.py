@@ -9,9 +9,14 @@ from thinwire.lab.state import LabRecord
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What to build. ``ends_with_owner``: whether the end of the keeper's standard input ends the lab."""
+    """What to build.
 
-    name: str
+    Attributes:
+        name: what to call the lab. None: after the scenario, with a number if need be.
+        ends_with_owner: whether the end of the keeper's standard input ends the lab.
+    """
+
+    name: str | None
     scenario_name: str
     scenario: Scenario
     ends_with_owner: bool

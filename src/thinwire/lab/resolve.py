@@ -128,6 +128,13 @@ def _pipe(name: str, wires: Sequence[Wire], path: Where) -> Pipe:
             f"{name} has a jitter of {jitter_ms} ms and a delay of {delay_ms} ms; jitter is a standard deviation "
             "and may be half of the delay at most, because no packet arrives before it was sent",
         )
+    burst = said.get("burst_loss")
+    if burst is not None and burst.share > burst.packets / (burst.packets + 1):
+        raise ScenarioError(
+            (*path, "burst_loss"),
+            f"{name} cannot be bad for {burst.share:g} of the packets, {burst.packets:g} at a time: with one good "
+            f"packet between two stays the share is {burst.packets / (burst.packets + 1):.3g} at most",
+        )
     rate = rate_mbit * 1e6 / 8 if rate_mbit else math.inf
     return Pipe(
         name=name,
@@ -136,10 +143,10 @@ def _pipe(name: str, wires: Sequence[Wire], path: Where) -> Pipe:
         delay_s=delay_ms / 1e3,
         jitter_s=jitter_ms / 1e3,
         loss=said.get("loss", 0.0),
-        burst_loss=said.get("burst_loss"),
+        burst_loss=burst,
         is_limited=math.isfinite(rate),
         is_delayed=delay_ms > 0,
-        is_lossy=bool(said.get("loss") or said.get("burst_loss")),
+        is_lossy=bool(said.get("loss") or burst),
     )
 
 

@@ -18,10 +18,10 @@ from msgspec import UNSET, Meta, UnsetType
 MAX_HOSTS = 250
 
 Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9-]{0,30}$")]
-Mbit = Annotated[float, Meta(gt=0, le=30_000)]
+Mbit = Annotated[float, Meta(ge=0.001, le=30_000)]
 Milliseconds = Annotated[float, Meta(ge=0, le=60_000)]
-Seconds = Annotated[float, Meta(ge=0)]
-Span = Annotated[float, Meta(gt=0)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+Span = Annotated[float, Meta(ge=0.01, le=1e9)]
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
 
 
@@ -33,7 +33,8 @@ class BurstLoss(Table, frozen=True, kw_only=True):
     """The bad state of a Gilbert-Elliott channel (Gilbert 1960, Elliott 1963): a wire that fails for a while.
 
     Attributes:
-        share: the fraction of packets that meet the bad state.
+        share: the fraction of packets that meet the bad state; at most ``packets / (packets + 1)``, because between
+            two stays there is a packet that does not.
         packets: the mean number of packets that one stay in it lasts.
         loss: the fraction of those packets that is lost.
     """
@@ -47,8 +48,9 @@ class Wire(Table, frozen=True, kw_only=True):
     """One direction of a wire; a key left out is taken from a more general table, or has no effect.
 
     Attributes:
-        rate_mbit: what the wire carries, in Mbit/s. Left out: no limit. queue_kb: how much waits before it in
-            kB before packets are dropped. Left out: what the rate carries in 50 ms, and at least 32 kB.
+        rate_mbit: what the wire carries, in Mbit/s. Left out: no limit.
+        queue_kb: how much waits before it, in kB, before packets are dropped. Left out: what the rate carries in
+            50 ms, and at least 32 kB.
         delay_ms: the mean one-way delay that the wire adds to that of its queue.
         jitter_ms: the standard deviation of that delay. Packets between two hosts stay in order.
         loss: the fraction of packets that is lost at random.
@@ -56,7 +58,7 @@ class Wire(Table, frozen=True, kw_only=True):
     """
 
     rate_mbit: Mbit | UnsetType = UNSET
-    queue_kb: Annotated[float, Meta(ge=3)] | UnsetType = UNSET
+    queue_kb: Annotated[float, Meta(ge=3, le=1e6)] | UnsetType = UNSET
     delay_ms: Milliseconds | UnsetType = UNSET
     jitter_ms: Milliseconds | UnsetType = UNSET
     loss: Fraction | UnsetType = UNSET
@@ -64,27 +66,47 @@ class Wire(Table, frozen=True, kw_only=True):
 
 
 class Access(Wire, frozen=True, kw_only=True):
-    """The wire between a host and the switch of its site: ``up`` from the host, ``down`` to it."""
+    """The wire between a host and the switch of its site.
+
+    Attributes:
+        up: what differs from the host to the switch.
+        down: what differs from the switch to the host.
+    """
 
     up: Wire = Wire()
     down: Wire = Wire()
 
 
 class HostAccess(Access, frozen=True, kw_only=True):
-    """What differs from the scenario's ``access`` for some hosts."""
+    """What differs from the scenario's ``access`` for some hosts.
+
+    Attributes:
+        names: the hosts. Where two of these tables name the same host, the later one counts.
+    """
 
     names: Annotated[list[str], Meta(min_length=1)]
 
 
 class Site(Table, frozen=True, kw_only=True):
-    """Hosts behind one switch. A scenario without sites has all hosts on one."""
+    """Hosts behind one switch. A scenario without sites has all hosts on one.
+
+    Attributes:
+        name: what pipes, traces and cuts call it.
+        hosts: the hosts behind it; every host is in exactly one site.
+    """
 
     name: Name
     hosts: Annotated[list[str], Meta(min_length=1)]
 
 
 class Between(Wire, frozen=True, kw_only=True):
-    """A wire between two places: ``there`` from the first to the second, ``back`` the other way."""
+    """A wire between two places: two sites (a pipe), or two hosts (a link).
+
+    Attributes:
+        between: the two places.
+        there: what differs from the first to the second.
+        back: what differs from the second to the first.
+    """
 
     between: Annotated[list[str], Meta(min_length=2, max_length=2)]
     there: Wire = Wire()
@@ -99,7 +121,11 @@ class Trace(Table, frozen=True, kw_only=True):
         on: wires by name; ``*`` matches anything. Names are ``host0.up``, ``host0.down``, ``east>west`` (a
             pipe or link in one direction).
         at_s: seconds since the lab is up, ascending.
-        every_s: begin again after so many seconds.
+        every_s: begin again after so many seconds. Left out: the last values stay.
+        rate_mbit: the rate from each of these times on.
+        delay_ms: the mean delay.
+        jitter_ms: its standard deviation.
+        loss: the fraction that is lost at random.
     """
 
     on: Annotated[list[str], Meta(min_length=1)]
@@ -119,7 +145,7 @@ class Cut(Table, frozen=True, kw_only=True):
         between: two lists of hosts and sites; an empty second list stands for all other hosts.
         at_s: when it begins, in seconds since the lab is up.
         for_s: how long it lasts.
-        every_s: it comes again after so many seconds.
+        every_s: it comes again after so many seconds. Left out: it happens once.
     """
 
     between: Annotated[list[list[str]], Meta(min_length=2, max_length=2)]
@@ -162,6 +188,9 @@ class Scenario(Table, frozen=True, kw_only=True):
         site: switches. Left out: one for all.
         pipe: wires between sites, shared by all hosts of a site.
         link: wires between two hosts, which only their traffic to each other passes, besides their access.
+        trace: what changes over time.
+        cut: who is cut off from whom, and when.
+        background: traffic of others.
     """
 
     summary: str
@@ -169,8 +198,8 @@ class Scenario(Table, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1, le=MAX_HOSTS)]
         | Annotated[list[Name], Meta(min_length=1, max_length=MAX_HOSTS)]
     )
-    seed: Annotated[int, Meta(ge=0)] = 0
-    congestion_control: str | None = None
+    seed: Annotated[int, Meta(ge=0, le=2**53)] = 0
+    congestion_control: Annotated[str, Meta(pattern="^[a-z0-9_-]{1,15}$")] | None = None
     tcp_buffer_mb: Annotated[float, Meta(gt=0, le=1024)] | None = None
     access: Access = Access()
     host: list[HostAccess] = []

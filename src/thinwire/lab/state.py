@@ -9,6 +9,8 @@ Not here: how a lab is started and ended (``lab``, ``keeper``).
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import shutil
 import tempfile
@@ -71,24 +73,34 @@ def directory() -> Path:
     return path
 
 
-def claim(record: LabRecord) -> Path:
+def claim(record: LabRecord, *, is_numbered: bool = False) -> tuple[LabRecord, Path]:
     """A new directory for a lab that is about to be built, with its record in it.
+
+    Args:
+        is_numbered: if the name is taken, take it with the first number that is free.
+
+    Returns:
+        The record under the name it has now, and the directory.
 
     Raises:
         UsageError: a lab of that name runs.
     """
-    path = directory() / record.name
-    draft = directory() / f"{_DRAFT}{record.name}-{record.keeper_pid}"
+    draft = directory() / f"{_DRAFT}{record.keeper_pid}"
+    shutil.rmtree(draft, ignore_errors=True)  # of a process that had this number and was killed here
     draft.mkdir()
-    write(draft, record)
     try:
-        draft.rename(path)
-    except OSError:
-        shutil.rmtree(draft)
-        raise UsageError(
-            f"a lab called {record.name!r} runs already; take it down or choose another name"
-        ) from None
-    return path
+        for number in itertools.count(1) if is_numbered else (1,):
+            name = record.name if number == 1 else f"{record.name}-{number}"
+            claimed = msgspec.structs.replace(record, name=name)
+            write(draft, claimed)
+            try:
+                return claimed, draft.rename(directory() / name)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)  # it has another name now, or no use
+    raise UsageError(f"a lab called {record.name!r} runs already; take it down or choose another name")
 
 
 def write(path: Path, record: LabRecord) -> None:
@@ -103,6 +115,9 @@ def running() -> dict[str, LabRecord]:
     records = {}
     for path in sorted(directory().iterdir()):
         if path.name.startswith(_DRAFT):
+            pid = path.name.removeprefix(_DRAFT)
+            if pid.isdecimal() and start_ticks(int(pid)) is None:
+                shutil.rmtree(path, ignore_errors=True)
             continue
         record = _read(path)
         if record is None or start_ticks(record.keeper_pid) != record.keeper_started:

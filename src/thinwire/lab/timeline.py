@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from thinwire.errors import ScenarioError
-from thinwire.lab.network import Network, Where, index_of
+from thinwire.lab.network import Network, Pipe, Where, index_of
 from thinwire.lab.scenario import Cut, Scenario, Trace
 
 _UNITS = {
@@ -117,9 +117,26 @@ def _check_trace(trace: Trace, network: Network, path: Where) -> None:
             )
     if any(later <= earlier for earlier, later in itertools.pairwise(trace.at_s)):
         raise ScenarioError((*path, "at_s"), "the times of at_s must ascend")
+    for number in network.pipes_named(trace.on):
+        _check_jitter(trace, network.pipes[number], path)
     if trace.every_s is not None and trace.at_s[-1] >= trace.every_s:
         last_s = trace.at_s[-1]
         raise ScenarioError((*path, "every_s"), f"it begins again before its last change, at {last_s} s")
+
+
+def _check_jitter(trace: Trace, pipe: Pipe, path: Where) -> None:
+    """Jitter may be half of the delay at most, as without a trace; what the trace does not change holds on."""
+    if not (trace.jitter_ms or trace.delay_ms):
+        return
+    own_ms = [pipe.delay_s * 1e3] * len(trace.at_s), [pipe.jitter_s * 1e3] * len(trace.at_s)
+    delays_ms, jitters_ms = trace.delay_ms or own_ms[0], trace.jitter_ms or own_ms[1]
+    for at_s, delay_ms, jitter_ms in zip(trace.at_s, delays_ms, jitters_ms, strict=True):
+        if jitter_ms > delay_ms / 2 + 1e-9:  # so much for rounding
+            raise ScenarioError(
+                (*path, "jitter_ms" if trace.jitter_ms else "delay_ms"),
+                f"at {at_s:g} s {pipe.name} has a jitter of {jitter_ms:g} ms and a delay of {delay_ms:g} ms; "
+                "jitter may be half of the delay at most",
+            )
 
 
 def _check_cut(cut: Cut, network: Network, path: Where) -> None:
@@ -130,5 +147,9 @@ def _check_cut(cut: Cut, network: Network, path: Where) -> None:
     first, second = (network.hosts_named(names) for names in cut.between)
     for host in first & second:
         raise ScenarioError((*path, "between"), f"{network.hosts[host]!r} is on both sides")
+    if not pairs_cut(cut, network):
+        raise ScenarioError(
+            (*path, "between"), "all hosts are in the first list, and nobody is left to cut them off from"
+        )
     if cut.every_s is not None and cut.for_s >= cut.every_s:
         raise ScenarioError((*path, "every_s"), "it comes again before it has ended")

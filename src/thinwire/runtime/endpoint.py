@@ -194,6 +194,7 @@ class Endpoint:
         for item in early:
             if item.header.kind is not Kind.GRANT:
                 self._deliver(flight, item)
+        flight.launched()
 
     def retire(self, key: Key, staging_bytes: int) -> None:
         """Forget a flight that has ended or failed."""

@@ -107,6 +107,7 @@ class Flight:
         self._payloads: dict[PayloadSegment, _Payload] = {}
         self._encoded_bytes_sent = 0
         self._stopped = False
+        self._launched = False
 
     # Inputs ---------------------------------------------------------------------------------------------------
 
@@ -130,6 +131,10 @@ class Flight:
         if self.lowered.readers:
             ready = self._submit_encodes(ready)
         self._run(ready[::-1])
+
+    def launched(self) -> None:
+        """It was started, and given everything that had come before: from now on it knows what it waits for."""
+        self._launched = True
 
     def handle_grant(self, rank: int) -> None:
         """``rank`` is ready for everything that we have for it."""
@@ -210,8 +215,10 @@ class Flight:
     # Questions ------------------------------------------------------------------------------------------------
 
     def ranks_waited_for(self) -> list[int]:
-        """The ranks that still owe us data or a grant."""
+        """The ranks that still owe us data or a grant. None before it is launched: what came early may be all."""
         with self._lock:
+            if not self._launched:
+                return []
             owing = {
                 segment.peer
                 for i, segment in enumerate(self.lowered.segments)
