@@ -8,7 +8,7 @@ sends and receives ``2(p-1)/p`` times the bytes of the bucket's payload; each 14
 host that has fewer cores than ranks may spend longer encoding than the wire takes. Fidelities are measured in turn,
 with error feedback, and a time is the slowest rank's, from the barrier before the call.
 
-``submit_s`` is how long the call itself holds the training thread; ``cpu_s`` the seconds of a core that one rank spends.
+``submit_s`` is how long the call itself holds the training thread; ``cpu_s`` the seconds of a core that a rank spends.
 """
 
 from __future__ import annotations
