@@ -17,11 +17,31 @@ import types
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from thinwire.codec.base import Codec
+from thinwire.codec.chain import Chain
+from thinwire.codec.homomorphic import Homomorphic
+from thinwire.codec.low_rank import LowRank
+from thinwire.codec.momentum import Momentum
+from thinwire.codec.per_tensor import PerTensor
+from thinwire.codec.plain import Plain
+from thinwire.codec.random_k import RandomK
+from thinwire.codec.rans import Rans
+from thinwire.codec.top_k import TopK
+from thinwire.codec.warm_up import WarmUp
 from thinwire.errors import UsageError
 
 CODECS: dict[str, type[Codec]] = {
     codec.name(): codec
     for codec in (
+        Chain,
+        Homomorphic,
+        LowRank,
+        Momentum,
+        PerTensor,
+        Plain,
+        RandomK,
+        Rans,
+        TopK,
+        WarmUp,
     )
 }
 
@@ -42,7 +62,9 @@ def parse(text: str) -> Codec:
     """
     try:
         if len(text) > _MOST_CHARACTERS:
-            raise UsageError(f"a codec is written in at most {_MOST_CHARACTERS} characters; this has {len(text)}")
+            raise UsageError(
+                f"a codec is written in at most {_MOST_CHARACTERS} characters; this has {len(text)}"
+            )
         return _codec(ast.parse(text.strip(), mode="eval").body, text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:
         if isinstance(problem, UsageError):
@@ -66,7 +88,9 @@ def _codec(node: ast.expr, text: str) -> Codec:
             raise UsageError(
                 f"{name} has no parameter {keyword.arg!r} to set here; it has {_signature(fields) or 'none'}"
             )
-        arguments[keyword.arg] = _value(keyword.value, f"{name}({keyword.arg}=...)", fields[keyword.arg], text)
+        arguments[keyword.arg] = _value(
+            keyword.value, f"{name}({keyword.arg}=...)", fields[keyword.arg], text
+        )
     missing = [
         field.name
         for field in dataclasses.fields(kind)  # type: ignore[arg-type]
@@ -107,7 +131,11 @@ def _value(node: ast.expr, where: str, hint: Any, text: str) -> Any:
     if float in choices and type(value) is int:
         return float(value)
     is_literal = get_origin(hint) is Literal
-    if value in choices if is_literal else type(value) in choices or (value is None and type(None) in choices):
+    if (
+        value in choices
+        if is_literal
+        else type(value) in choices or (value is None and type(None) in choices)
+    ):
         return value
     raise UsageError(f"{where} takes {_spelled(hint)}, not {ast.unparse(node)}")
 
