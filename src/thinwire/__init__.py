@@ -13,11 +13,13 @@ would not (the package is not installed, or ``TORCH_DEVICE_BACKEND_AUTOLOAD=0``)
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import sys
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["__version__", "replace"]
+__all__ = ["DataParallel", "__version__", "replace"]
 
 __version__ = "0.1.0"
 
@@ -27,6 +29,20 @@ def replace(backend: str = "gloo") -> None:
     from thinwire.runtime import registration
 
     registration.replace(backend)
+
+
+_TRAINING = {"DataParallel": "data_parallel"}  # name -> module of thinwire.training
+
+
+def __getattr__(name: str) -> Any:
+    """What needs torch is imported when it is asked for."""
+    if name not in _TRAINING:
+        raise AttributeError(f"module 'thinwire' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"thinwire.training.{_TRAINING[name]}"), name)
+
+
+if TYPE_CHECKING:
+    from thinwire.training.data_parallel import DataParallel
 
 
 def _torch_will_load_the_backend() -> bool:

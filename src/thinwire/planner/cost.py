@@ -1,8 +1,8 @@
 """Predicts how much communication of a backward pass is exposed: what the step is longer than without any.
 
-Each bucket goes through three stations in turn: the encoder, the wire, the decoder. A station works on one bucket at a
-time, in order, and a bucket's parts overlap: the wire starts on the first of ``NUM_PARTS`` parts while the encoder is at
-the second. The all-reduce is ``direct``: everybody encodes its contribution, sends a shard to each owner, decodes and
+Each bucket goes through three stations in turn: encoder, wire, decoder. A station works on one bucket at a time, in
+order, and a bucket's parts overlap: the wire starts on the first of ``NUM_PARTS`` parts while the encoder is at the
+second. The all-reduce is ``direct``: everybody encodes its contribution, sends a shard to each owner, decodes and
 adds up the shards it owns, encodes the sum, sends that to everybody, and decodes the other owners' sums. Where no
 core is free the codecs' time delays the backward pass itself.
 

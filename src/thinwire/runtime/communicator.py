@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from thinwire.collective.schedule import Buffer, CollectiveKind
+from thinwire.collective.selection import Place
 from thinwire.errors import ThinwireError, UsageError
 from thinwire.runtime.group import Group
 from thinwire.runtime.job import Job
@@ -190,6 +191,11 @@ class Communicator:
         if source is not None:
             self._check_peer("recv from", source)
         return self._group.recv(data, source, tag, dtype, options)
+
+    @property
+    def place(self) -> Place:
+        """Where the ranks of the group are."""
+        return self._group.place
 
     @property
     def error(self) -> ThinwireError | None:

@@ -16,6 +16,7 @@ from thinwire.collective.algorithms import (
     double_binary_tree,
     halving_doubling,
     hierarchical,
+    rank_order,
     recursive_doubling,
     ring,
     round_robin,
@@ -29,6 +30,7 @@ from thinwire.errors import UsageError
 _FAMILIES = (
     ring,
     direct,
+    rank_order,
     round_robin,
     halving_doubling,
     recursive_doubling,
