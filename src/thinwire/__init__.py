@@ -19,9 +19,20 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["DataParallel", "__version__", "replace"]
+__all__ = ["CodecMemory", "DataParallel", "__version__", "all_reduce", "replace"]
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from thinwire.runtime.codec_memory import CodecMemory
+    from thinwire.runtime.fidelity import all_reduce
+    from thinwire.training.data_parallel import DataParallel
+
+_LAZY = {
+    "CodecMemory": "thinwire.runtime.codec_memory",
+    "DataParallel": "thinwire.training.data_parallel",
+    "all_reduce": "thinwire.runtime.fidelity",
+}
 
 
 def replace(backend: str = "gloo") -> None:
@@ -31,18 +42,11 @@ def replace(backend: str = "gloo") -> None:
     registration.replace(backend)
 
 
-_TRAINING = {"DataParallel": "data_parallel"}  # name -> module of thinwire.training
-
-
 def __getattr__(name: str) -> Any:
-    """What needs torch is imported when it is asked for."""
-    if name not in _TRAINING:
-        raise AttributeError(f"module 'thinwire' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"thinwire.training.{_TRAINING[name]}"), name)
-
-
-if TYPE_CHECKING:
-    from thinwire.training.data_parallel import DataParallel
+    """Names whose modules are imported when they are first used, because they need torch or NumPy."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'thinwire' has no attribute {name!r}")
 
 
 def _torch_will_load_the_backend() -> bool:

@@ -20,7 +20,7 @@ from thinwire.collective import (
     prove,
     write_schedule,
 )
-from thinwire.collective.algorithms import binomial_tree, direct, recursive_doubling, ring
+from thinwire.collective.algorithms import binomial_tree, direct, direct_coded, recursive_doubling, ring
 from thinwire.collective.schedule import data, input_block, output_block
 from thinwire.errors import ScheduleError, UsageError
 
@@ -46,12 +46,13 @@ def refuse_ops(op: Op, message: str, *, kind: CollectiveKind = BROADCAST) -> Non
         lambda rank: () if rank else (before, op),
         scratch=lambda rank: scratch,
         accumulators=lambda rank: scratch,
+        payloads=lambda rank: scratch,
     )
     with pytest.raises(ScheduleError, match=re.escape(f"rank 0 op 1 ({message}")):
         prove(schedule)
 
 
-SCRATCH, WIDE = Ref(Buffer.SCRATCH, 0), Ref(Buffer.ACCUMULATOR, 0)
+SCRATCH, WIDE, PAYLOAD = Ref(Buffer.SCRATCH, 0), Ref(Buffer.ACCUMULATOR, 0), Ref(Buffer.PAYLOAD, 0)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ SCRATCH, WIDE = Ref(Buffer.SCRATCH, 0), Ref(Buffer.ACCUMULATOR, 0)
         ),
         (
             Op(kind=OpKind.SEND, peer=1, source=(data(0),), reduce=True),
-            "send data[0] to rank 1): only a recv takes the reduce flag",
+            "send data[0] to rank 1): only a recv and a decode take the reduce flag",
         ),
         (
             Op(kind=OpKind.RECV, peer=1, target=(data(0), data(0))),
@@ -97,6 +98,34 @@ SCRATCH, WIDE = Ref(Buffer.SCRATCH, 0), Ref(Buffer.ACCUMULATOR, 0)
         (
             Op(kind=OpKind.RECV, peer=1, target=(WIDE,)),
             "recv accumulator[0] from rank 1): an accumulator is writ",
+        ),
+        (
+            Op(kind=OpKind.COPY, source=(data(0),), target=(PAYLOAD,)),
+            "copy data[0] to payload[0]): a payload is encoded, sent, received and decoded, and nothing else",
+        ),
+        (
+            Op(kind=OpKind.RECV, peer=1, target=(PAYLOAD,), reduce=True),
+            "recv reduce payload[0] from rank 1): a payload is encoded, sent, received and decoded",
+        ),
+        (
+            Op(kind=OpKind.SEND, peer=1, source=(PAYLOAD, data(0))),
+            "send payload[0], data[0] to rank 1): a message of a payload holds nothing else",
+        ),
+        (
+            Op(kind=OpKind.ENCODE, source=(data(0),), target=(data(1),)),
+            "encode data[0] as data[1]): it makes a payload of something that is none",
+        ),
+        (
+            Op(kind=OpKind.DECODE, source=(data(0),), target=(data(1),)),
+            "decode data[0] to data[1]): it makes something of a payload",
+        ),
+        (
+            Op(kind=OpKind.ENCODE, source=(data(0), data(1)), target=(PAYLOAD, SCRATCH)),
+            "encode data[0], data[1] as payload[0], scratch[0]): it needs one source and one target",
+        ),
+        (
+            Op(kind=OpKind.ENCODE, source=(data(1),), target=(PAYLOAD,)),
+            "encode data[1] as payload[0]): data[1] and payload[0] differ in size",
         ),
         (
             Op(kind=OpKind.SEND, peer=1, source=(data(0),), deps=(1,)),
@@ -395,6 +424,73 @@ def test_rounding_must_be_the_same_everywhere() -> None:
             ops.copy(wide, data(0))
 
     refuse(ALL_REDUCE, 2, body, "(r0 + r1) on rank 0, ~{r0 + r1} on rank 1")
+
+
+def test_what_was_never_encoded_is_not_decoded() -> None:
+    def body(ops: ProgramBuilder) -> None:
+        ops.decode(ops.payload(like=data(0)), data(0))
+
+    refuse(ALL_REDUCE, 1, body, "reads payload[0] before anything was written to it")
+
+
+def test_what_was_never_encoded_is_not_sent_as_a_payload() -> None:
+    def body(ops: ProgramBuilder) -> None:
+        if ops.rank == 0:
+            ops.send(1, data(0))
+        else:
+            ops.decode(ops.recv_payload(0, like=data(0)), data(0))
+
+    refuse(BROADCAST, 2, body, "one is of a payload, the other is not")
+
+
+def test_a_payload_is_written_once() -> None:
+    def body(ops: ProgramBuilder) -> None:
+        payload = ops.encode(data(0))
+        if ops.rank:
+            ops.recv(0, payload)
+        else:
+            ops.send(1, payload)
+
+    refuse(ALL_REDUCE, 2, body, "writes payload[0] again: a payload is written once")
+
+
+def test_all_ranks_decode_the_same_payload() -> None:
+    """Each rank adds up the same sum and encodes it for itself: the sums are equal, what is left of them is not."""
+
+    def body(ops: ProgramBuilder) -> None:
+        recursive = ops.scratch(like=data(0))
+        ops.copy(data(0), recursive)
+        ops.send(1 - ops.rank, recursive)
+        ops.recv_reduce(1 - ops.rank, data(0))
+        ops.decode(ops.encode(data(0)), data(0))
+
+    refuse(ALL_REDUCE, 2, body, "data[0] is added up in different orders: ~[(r0 + r1)]#3 on rank 0")
+
+
+def test_an_owner_that_keeps_its_own_sum_is_found_out() -> None:
+    def body(ops: ProgramBuilder) -> None:
+        if ops.rank == 0:
+            ops.decode_reduce(ops.recv_payload(1, like=data(0)), data(0))
+            ops.send(1, ops.encode(data(0)))
+        else:
+            ops.send(0, ops.encode(data(0)))
+            ops.decode(ops.recv_payload(0, like=data(0)), data(0))
+
+    refuse(ALL_REDUCE, 2, body, "data[0] is added up in different orders")
+
+
+def test_a_proof_counts_encodes() -> None:
+    def ring_that_encodes_at_every_hop(ops: ProgramBuilder) -> None:
+        if ops.rank:
+            ops.decode_reduce(ops.recv_payload(ops.rank - 1, like=data(0)), data(0))
+        if ops.rank < 3:
+            ops.send(ops.rank + 1, ops.encode(data(0)))
+
+    collective = Collective(kind=CollectiveKind.REDUCE, num_ranks=4, num_chunks=1, root=3)
+    assert prove(write_schedule(collective, "ring", ring_that_encodes_at_every_hop)).num_encodes == 3
+    assert prove(direct_coded.all_reduce(4)).num_encodes == 2
+    assert prove(direct_coded.reduce_scatter(4)).num_encodes == 1
+    assert prove(direct.all_reduce(4)).num_encodes == 0
 
 
 def test_a_barrier_that_lets_somebody_through() -> None:

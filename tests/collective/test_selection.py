@@ -20,6 +20,7 @@ from thinwire.collective.selection import RULES, Place, place_of
 from thinwire.errors import UsageError
 
 ALL_REDUCE, ALL_TO_ALL = CollectiveKind.ALL_REDUCE, CollectiveKind.ALL_TO_ALL
+CODED = (CollectiveKind.ALL_REDUCE, CollectiveKind.REDUCE_SCATTER, CollectiveKind.ALL_GATHER)
 REDUCING = (CollectiveKind.ALL_REDUCE, CollectiveKind.REDUCE, CollectiveKind.REDUCE_SCATTER)
 
 CALLS = [
@@ -53,6 +54,7 @@ def test_every_line_of_the_table_is_used() -> None:
         for kind, num_ranks, num_bytes, is_half, is_even in CALLS
         for place in Place
     }
+    used |= {(kind, choose(kind, 4, 1 << 20, is_coded=True).algorithm) for kind in CODED}
     assert used == {(kind, rule.algorithm) for rule in RULES for kind in rule.kinds}
 
 
@@ -60,6 +62,20 @@ def test_every_line_of_the_table_is_used() -> None:
 def test_half_types_are_added_up_wide(kind: CollectiveKind) -> None:
     for num_bytes in (100, 1 << 20):
         assert choose(kind, 4, num_bytes, is_half=True) == Choice("direct", {"wide": True})
+
+
+@pytest.mark.parametrize("kind", CODED)
+def test_only_a_call_with_a_codec_encodes(kind: CollectiveKind) -> None:
+    assert choose(kind, 4, 1 << 20, is_coded=True).algorithm == "direct_coded"
+    assert choose(kind, 4, 1 << 20, is_coded=True, override="ring").algorithm == "direct_coded"
+    assert choose(ALL_REDUCE, 4, 100, is_coded=True, is_half=True) == Choice("direct_coded", {"wide": True})
+    with pytest.raises(UsageError, match="this call has no codec"):
+        choose(kind, 4, 1 << 20, override="direct_coded")
+
+
+def test_a_collective_that_nothing_encodes_takes_no_codec() -> None:
+    with pytest.raises(UsageError, match="no algorithm for broadcast encodes"):
+        choose(CollectiveKind.BROADCAST, 4, 1 << 20, is_coded=True)
 
 
 def test_small_data_takes_few_steps_and_large_data_few_bytes() -> None:

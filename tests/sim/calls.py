@@ -8,6 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
+from tests.codecs import Exact
+from thinwire.codec.base import Codec
+from thinwire.collective.algorithms.base import Algorithm
 from thinwire.collective.schedule import CollectiveKind
 from thinwire.runtime.communicator import Communicator
 from thinwire.runtime.job import Job
@@ -26,6 +29,7 @@ class CollectiveCall:
     Attributes:
         num_elements: of the whole data; block collectives share it out among the ranks.
         even: blocks have one size; else those of higher ranks are larger.
+        codec: with which it is made; one that leaves these numbers whole.
     """
 
     kind: CollectiveKind
@@ -35,6 +39,7 @@ class CollectiveCall:
     root: int = 0
     even: bool = True
     algorithm: str | None = None
+    codec: Codec | None = None
 
     def __post_init__(self) -> None:
         p, draw = self.num_ranks, self._draw
@@ -54,7 +59,7 @@ class CollectiveCall:
     def submit(self, member: Communicator) -> Job:
         """Make the call on one rank."""
         rank, p = member.rank, self.num_ranks
-        options = CallOptions(algorithm=self.algorithm)
+        options = CallOptions(algorithm=self.algorithm, codec=self.codec)
         own = [block.copy() for block in self.inputs[rank]]
         found: list[Array] = []
         self.found[rank] = found
@@ -122,6 +127,11 @@ class CollectiveCall:
 
     def _draw(self, size: int) -> Array:
         return self.rng.integers(-100, 100, size).astype(np.float32)
+
+
+def codec_for(algorithm: Algorithm) -> Codec | None:
+    """What a call by that algorithm needs: a codec, if it encodes."""
+    return Exact() if algorithm.encodes else None
 
 
 def _blank(size: int) -> Array:

@@ -22,7 +22,7 @@ from thinwire.sim.cluster import SimulatedCluster
 NUM_RANKS = 5
 NUM_ELEMENTS = 203
 REDUCTIONS = (CollectiveKind.ALL_REDUCE, CollectiveKind.REDUCE, CollectiveKind.REDUCE_SCATTER)
-ALGORITHMS = [found for found in algorithms() if found.kind in REDUCTIONS]
+ALGORITHMS = [found for found in algorithms() if found.kind in REDUCTIONS and not found.encodes]
 UFUNCS = {
     ReduceOp.SUM: np.add,
     ReduceOp.PRODUCT: np.multiply,

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from tests.sim.calls import FLOAT32, KINDS, MAY_BE_UNEVEN, CollectiveCall
+from tests.sim.calls import FLOAT32, KINDS, MAY_BE_UNEVEN, CollectiveCall, codec_for
 from thinwire.collective.algorithms import algorithms, algorithms_for
 from thinwire.collective.algorithms.base import Algorithm
 from thinwire.collective.schedule import CollectiveKind
@@ -73,6 +73,7 @@ def test_every_algorithm(algorithm: Algorithm, num_ranks: int) -> None:
             root=int(rng.integers(num_ranks)),
             even=even,
             algorithm=variant,
+            codec=codec_for(algorithm),
         )
         run(cluster, [call.submit(member) for member in members])
         for rank in range(num_ranks):
@@ -124,7 +125,14 @@ def test_the_network_does_not_change_the_bytes(algorithm: Algorithm) -> None:
     results = []
     for seed in range(4):
         cluster = random_cluster(5, np.random.default_rng(seed))
-        call = CollectiveCall(algorithm.kind, 5, 20_000, np.random.default_rng(99), algorithm=algorithm.name)
+        call = CollectiveCall(
+            algorithm.kind,
+            5,
+            20_000,
+            np.random.default_rng(99),
+            algorithm=algorithm.name,
+            codec=codec_for(algorithm),
+        )
         for blocks in call.inputs:
             for block in blocks:
                 block *= np.float32(0.1)

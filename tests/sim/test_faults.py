@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.sim.calls import FLOAT32, KINDS, CollectiveCall
+from tests.sim.calls import FLOAT32, KINDS, CollectiveCall, codec_for
 from thinwire.collective.algorithms import algorithms
 from thinwire.collective.algorithms.base import Algorithm
 from thinwire.collective.schedule import CollectiveKind
@@ -60,6 +60,7 @@ class Trial:
             num_elements=num_elements,
             rng=rng,
             algorithm=algorithm.name,
+            codec=codec_for(algorithm),
         )
         self._rng = rng
         self.cluster.watch()

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tests.sim.calls import KINDS, CollectiveCall
+from tests.sim.calls import KINDS, CollectiveCall, codec_for
 from thinwire.collective.algorithms import algorithms_for
 from thinwire.collective.schedule import CollectiveKind
 from thinwire.runtime.communicator import Communicator
@@ -48,9 +48,9 @@ def everywhere() -> Iterator[Everywhere]:
 def test_every_collective(kind: CollectiveKind, everywhere: Everywhere) -> None:
     """By every algorithm with little data, by the table's choice with more than is sent without a grant."""
     rng = np.random.default_rng(64)
-    names = [found.name for found in algorithms_for(kind)]
-    for num_elements, algorithm in [(200_000, None), *((640, name) for name in names)]:
-        call = CollectiveCall(kind, NUM_RANKS, num_elements, rng, root=17, algorithm=algorithm)
+    little = [(640, found.name, codec_for(found)) for found in algorithms_for(kind)]
+    for num_elements, algorithm, codec in [(200_000, None, None), *little]:
+        call = CollectiveCall(kind, NUM_RANKS, num_elements, rng, root=17, algorithm=algorithm, codec=codec)
 
         def run(member: Communicator, call: CollectiveCall = call) -> None:
             call.submit(member).wait(TIMEOUT_S)

@@ -14,12 +14,16 @@ Not here: any particular codec; how codecs are combined (``feedback``, ``chain``
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from abc import ABC, abstractmethod
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -42,6 +46,25 @@ class Codec(ABC):
     a codec that does not look at the shape treats them as flat. All of them take arrays of any size, zero
     included, and finite values; each says what it does with others. An array of float32 zeros is encoded without error.
     """
+
+    @classmethod
+    def name(cls) -> str:
+        """What the codec is called in text: its class's name in small letters, as in ``error_feedback``."""
+        return _WORD.sub("_", cls.__name__).lower()
+
+    def __str__(self) -> str:
+        """What ``text.parse`` makes this codec of again: codecs it holds first, then what is not as by default."""
+        held: list[str] = []
+        named: list[str] = []
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]  # a subclass is a dataclass
+            value = getattr(self, field.name)
+            if isinstance(value, Codec):
+                held.append(str(value))
+            elif isinstance(value, tuple) and value and isinstance(value[0], Codec):
+                held.extend(map(str, value))
+            elif value != field.default:
+                named.append(f"{field.name}={value}")
+        return f"{self.name()}({', '.join(held + named)})"
 
     @property
     def is_lossless(self) -> bool:

@@ -48,6 +48,7 @@ class ProgramBuilder:
         self._reads_since: dict[Ref, list[int]] = {}
         self._scratch: list[Ref] = []
         self._accumulators: list[Ref] = []
+        self._payloads: list[Ref] = []
 
     def send(self, peer: int, *source: Ref, after: Iterable[int] = ()) -> int:
         """Send chunks as one message. ``after`` adds ops to wait for that no chunk tells of (pacing, barriers)."""
@@ -68,6 +69,31 @@ class ProgramBuilder:
     def reduce(self, source: Ref, target: Ref) -> int:
         """target = target + source"""
         return self._add(OpKind.REDUCE, source=(source,), target=(target,))
+
+    def encode(self, source: Ref) -> Ref:
+        """A fresh payload = the encoded source."""
+        payload = self.payload(like=source)
+        self._add(OpKind.ENCODE, source=(source,), target=(payload,))
+        return payload
+
+    def decode(self, payload: Ref, target: Ref) -> int:
+        """target = what the payload stands for"""
+        return self._add(OpKind.DECODE, source=(payload,), target=(target,))
+
+    def decode_reduce(self, payload: Ref, target: Ref) -> int:
+        """target = target + what the payload stands for"""
+        return self._add(OpKind.DECODE, source=(payload,), target=(target,), reduce=True)
+
+    def recv_payload(self, peer: int, like: Ref) -> Ref:
+        """A fresh payload that ``peer`` sends, of a chunk with the size of ``like``."""
+        payload = self.payload(like)
+        self.recv(peer, payload)
+        return payload
+
+    def payload(self, like: Ref) -> Ref:
+        """A fresh PAYLOAD chunk for the encoded form of a chunk with the size of ``like``."""
+        self._payloads.append(like)
+        return Ref(Buffer.PAYLOAD, len(self._payloads) - 1)
 
     def scratch(self, like: Ref) -> Ref:
         """A fresh SCRATCH chunk with the size of ``like``."""
@@ -90,6 +116,10 @@ class ProgramBuilder:
     def accumulator_sizes(self) -> tuple[Ref, ...]:
         """For each ACCUMULATOR chunk the ref whose size it has."""
         return tuple(self._accumulators)
+
+    def payload_sizes(self) -> tuple[Ref, ...]:
+        """For each PAYLOAD chunk the ref whose encoded form it holds."""
+        return tuple(self._payloads)
 
     def _add(
         self,
@@ -176,6 +206,7 @@ def write_schedule(
         weights=weights,
         scratch=lambda rank: written(rank).scratch_sizes(),
         accumulators=lambda rank: written(rank).accumulator_sizes(),
+        payloads=lambda rank: written(rank).payload_sizes(),
         even_blocks=even_blocks,
         params=params,
     )

@@ -8,7 +8,10 @@
    chunk in no order are a race too: the sum would depend on who came first;
 4. data flow: nothing is read before it was written, and at the end every chunk holds every contribution it should,
    exactly once;
-5. identical bytes: every rank ends with the same expression, added up in the same order (``expressions``).
+5. identical bytes: every rank ends with the same expression, added up in the same order, and decoded from the same
+   payload where it was encoded (``expressions``);
+6. what was encoded: how often each contribution was, on its way to the results (``Proof.num_encodes``). That only what
+   was encoded is decoded, or sent as a payload, follows from 1 and 4.
 
 A proved schedule is deterministic: without races every execution computes the same expressions.
 
@@ -41,9 +44,11 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
             or receives at once count once; what they cost is in ``weight_sent``.
         messages_sent: for each rank.
         chunks_sent: for each rank.
-        weight_sent: for each rank the weight of the chunks it sends (every block of a block collective weighs 1).
+        weight_sent: for each rank the weight of the chunks it sends (every block of a block collective weighs 1, a
+            payload as much as what it stands for).
         total_weight: the weight of all data (of the larger buffer, for block collectives).
         max_fan_in: the most ranks that one rank receives from.
+        num_encodes: how many encodes the contributions in the results went through, each at most.
     """
 
     window: int | None
@@ -53,6 +58,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     weight_sent: tuple[int, ...]
     total_weight: int
     max_fan_in: int
+    num_encodes: int
 
     @property
     def bytes_sent_fraction(self) -> Fraction:
@@ -77,10 +83,10 @@ def prove(schedule: Schedule, *, window: int | None = None) -> Proof:
     """
     expansion = Expansion(schedule)
     order = HappensBefore(expansion, window)
-    _DataFlow(expansion, order).prove()
+    num_encodes = _DataFlow(expansion, order).prove()
     if schedule.collective.kind == CollectiveKind.BARRIER:
         _prove_barrier(expansion, order)
-    return _measure(expansion, order, window)
+    return _measure(expansion, order, window, num_encodes)
 
 
 class _Cell:
@@ -115,16 +121,20 @@ class _DataFlow:
             for rank in range(self.collective.num_ranks)
         ]
 
-    def prove(self) -> None:
+    def prove(self) -> int:
+        """Returns ``Proof.num_encodes``."""
         for number in self.order.sequence:
             self._step(number)
+        num_encodes = 0
         kept: dict[int, tuple[int, int]] = {}
         for rank in range(self.collective.num_ranks):
             for ref, promised in postcondition(self.collective, rank).items():
                 if self._is_sized(rank, ref):
                     value = self._prove_sum(rank, ref, promised)
+                    num_encodes = max(num_encodes, self.expressions.num_encodes(value))
                     if self.collective.kind == CollectiveKind.ALL_REDUCE:
                         self._prove_identical(rank, ref, value, *kept.setdefault(ref.chunk, (rank, value)))
+        return num_encodes
 
     def _step(self, number: int) -> None:
         op = self.expansion.ops[number]
@@ -134,6 +144,8 @@ class _DataFlow:
             return
         if op.kind is OpKind.RECV:
             values = self.in_flight.pop(self.expansion.partner[number])
+        if op.kind is OpKind.ENCODE:
+            values = [self.expressions.coded(value, number) for value in values]
         for piece, (ref, value) in enumerate(zip(op.target, values, strict=True)):
             self._write(number, piece, ref, value, adds=_adds(op))
 
@@ -151,6 +163,10 @@ class _DataFlow:
     def _write(self, number: int, piece: int, ref: Ref, value: int, *, adds: bool) -> None:
         memory = self.memory[self.expansion.rank[number]]
         cell = memory.get(ref)
+        if cell is not None and ref.buffer is Buffer.PAYLOAD:
+            raise ScheduleError(
+                f"{self.expansion.describe(number)} writes {ref} again: a payload is written once"
+            )
         if cell is not None:
             for access in cell.reads or filter(None, [cell.write]):
                 self._prove_ordered(access, (number, piece), ref)
@@ -164,7 +180,7 @@ class _DataFlow:
         if adds:
             cell.value = self.expressions.add(cell.value, value, wide=wide)
         else:
-            cell.value = value if wide else self.expressions.round(value)
+            cell.value = value if wide or ref.buffer is Buffer.PAYLOAD else self.expressions.round(value)
         cell.write = (number, piece)
         cell.reads = []
 
@@ -230,7 +246,7 @@ def _prove_barrier(expansion: Expansion, order: HappensBefore) -> None:
                 raise ScheduleError(f"rank {rank} can leave the barrier before rank {other} has entered it")
 
 
-def _measure(expansion: Expansion, order: HappensBefore, window: int | None) -> Proof:
+def _measure(expansion: Expansion, order: HappensBefore, window: int | None, num_encodes: int) -> Proof:
     schedule = expansion.schedule
     messages = [0] * schedule.num_ranks
     chunks = [0] * schedule.num_ranks
@@ -252,6 +268,7 @@ def _measure(expansion: Expansion, order: HappensBefore, window: int | None) -> 
         weight_sent=tuple(weight),
         total_weight=sum(schedule.weights) if collective.num_chunks else blocks,
         max_fan_in=max(map(len, senders)),
+        num_encodes=num_encodes,
     )
 
 

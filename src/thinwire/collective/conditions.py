@@ -104,10 +104,10 @@ def postcondition(collective: Collective, rank: int) -> dict[Ref, Sum]:
 
 
 def extents(schedule: Schedule, rank: int) -> dict[Ref, Extent]:
-    """Every ref that ``rank`` has, with the identity of its size.
+    """Every ref that ``rank`` has, with the identity of its size (of a payload: of what it stands for).
 
     Raises:
-        ScheduleError: a SCRATCH or ACCUMULATOR chunk has the size of a ref that this rank does not have.
+        ScheduleError: a SCRATCH, ACCUMULATOR or PAYLOAD chunk has the size of a ref that this rank does not have.
     """
     collective = schedule.collective
     found: dict[Ref, Extent] = {data(chunk): Extent("chunk", chunk) for chunk in range(collective.num_chunks)}
@@ -117,6 +117,7 @@ def extents(schedule: Schedule, rank: int) -> dict[Ref, Extent]:
     for buffer, likes in (
         (Buffer.SCRATCH, schedule.scratch(rank)),
         (Buffer.ACCUMULATOR, schedule.accumulators(rank)),
+        (Buffer.PAYLOAD, schedule.payloads(rank)),
     ):
         for chunk, like in enumerate(likes):
             if like not in found:

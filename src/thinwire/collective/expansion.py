@@ -78,7 +78,7 @@ class Expansion:
         for ref in op.source + op.target:
             if ref not in known:
                 return f"this rank has no {ref}"
-        if op.kind in (OpKind.COPY, OpKind.REDUCE):
+        if op.kind not in (OpKind.SEND, OpKind.RECV):
             for source, target in zip(op.source, op.target, strict=True):
                 if known[source] != known[target]:
                     return f"{source} and {target} differ in size"
@@ -109,10 +109,18 @@ class Expansion:
         channel = self.ops[send].channel
         if self.ops[recv].channel != channel:
             raise ScheduleError(f"{self.describe(send)} and {self.describe(recv)} are on different channels")
+        if self._carries_payload(send) != self._carries_payload(recv):
+            raise ScheduleError(
+                f"{self.describe(send)} and {self.describe(recv)}: one is of a payload, the other is not"
+            )
         if self._sizes(send) != self._sizes(recv):
             raise ScheduleError(f"{self.describe(send)} and {self.describe(recv)} differ in size")
         self.partner[send], self.partner[recv] = recv, send
         self.sends[self.rank[send], self.rank[recv], channel].append(send)
+
+    def _carries_payload(self, number: int) -> bool:
+        op = self.ops[number]
+        return any(ref.buffer is Buffer.PAYLOAD for ref in op.source + op.target)
 
     def _sizes(self, number: int) -> list[Extent]:
         known = self.extents[self.rank[number]]
@@ -135,6 +143,10 @@ def describe(op: Op) -> str:
             return f"copy {source} to {target}"
         case OpKind.REDUCE:
             return f"reduce {source} into {target}"
+        case OpKind.ENCODE:
+            return f"encode {source} as {target}"
+        case OpKind.DECODE:
+            return f"decode {source} {'and add it ' if op.reduce else ''}to {target}"
 
 
 def _shape_fault(op: Op) -> str | None:
@@ -146,8 +158,10 @@ def _shape_fault(op: Op) -> str | None:
             return "a recv has no source"
         case OpKind.COPY | OpKind.REDUCE if not op.source or len(op.source) != len(op.target):
             return "it needs one source for each target, and at least one"
-    if op.reduce and op.kind is not OpKind.RECV:
-        return "only a recv takes the reduce flag"
+        case OpKind.ENCODE | OpKind.DECODE if len(op.source) != 1 or len(op.target) != 1:
+            return "it needs one source and one target"
+    if op.reduce and op.kind not in (OpKind.RECV, OpKind.DECODE):
+        return "only a recv and a decode take the reduce flag"
     if len(set(op.target)) != len(op.target):
         return "it writes a chunk twice"
     if not set(op.target).isdisjoint(op.source):
@@ -161,8 +175,25 @@ def _access_fault(op: Op) -> str | None:
         if ref.buffer is Buffer.INPUT:
             return "input is never written"
         if ref.buffer is Buffer.ACCUMULATOR and op.kind is OpKind.RECV and not op.reduce:
-            return "an accumulator is written by copy, reduce and recv reduce only"
+            return "an accumulator is written by copy, reduce, recv reduce and decode only"
     for ref in op.source:
-        if ref.buffer is Buffer.ACCUMULATOR and op.kind is not OpKind.COPY:
-            return "an accumulator is read by copy only"
+        if ref.buffer is Buffer.ACCUMULATOR and op.kind not in (OpKind.COPY, OpKind.ENCODE):
+            return "an accumulator is read by copy and encode only"
+    return _payload_fault(op)
+
+
+def _payload_fault(op: Op) -> str | None:
+    """What an op does to a payload that is not done to payloads, or to something else that is done to payloads only."""
+    read, written = ([ref.buffer is Buffer.PAYLOAD for ref in refs] for refs in (op.source, op.target))
+    if op.kind is OpKind.ENCODE:
+        return (
+            None if written == [True] and read == [False] else "it makes a payload of something that is none"
+        )
+    if op.kind is OpKind.DECODE:
+        return None if read == [True] and written == [False] else "it makes something of a payload"
+    if any(read + written):
+        if op.kind not in (OpKind.SEND, OpKind.RECV) or op.reduce:
+            return "a payload is encoded, sent, received and decoded, and nothing else"
+        if len(read + written) > 1:
+            return "a message of a payload holds nothing else"
     return None

@@ -4,6 +4,9 @@ The checker argues about all executions; the interpreter shows one of them, and 
 shares with the checker the meaning of deps (``local_order``) and of the promises (``conditions``), and nothing
 else: it matches messages itself, and finds a deadlock by running into it. Tests use it as the oracle.
 
+A payload is kept as the values it stands for: encoding is a function of them and of the number of the encode, so that
+a test can let every encode lose something of its own.
+
 Order: every piece draws a priority, and of the pieces that may run the one with the highest runs. So a piece can be
 held back until nothing else is left to do, which is what shows up races.
 
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import zip_longest
 from typing import Any
 
@@ -39,6 +42,7 @@ class Interpreter:
         schedule: need not be right.
         add: the reduce op, e.g. ``np.add`` or ``np.maximum``.
         accumulation: dtype of the accumulators; None: that of the data.
+        encode: ``(values, number of the encode)`` -> what is left of them; None: all.
 
     >>> from thinwire.collective.algorithms.ring import all_reduce
     >>> start = {(rank, chunk): np.array([10 ** rank]) for rank in range(2) for chunk in range(2)}
@@ -47,9 +51,15 @@ class Interpreter:
     """
 
     def __init__(
-        self, schedule: Schedule, *, add: np.ufunc = np.add, accumulation: DTypeLike | None = None
+        self,
+        schedule: Schedule,
+        *,
+        add: np.ufunc = np.add,
+        accumulation: DTypeLike | None = None,
+        encode: Callable[[Array, int], Array] | None = None,
     ) -> None:
         self.schedule = schedule
+        self._encode = encode
         self._add = add
         self._accumulation = accumulation
         self._extents = [extents(schedule, rank) for rank in range(schedule.num_ranks)]
@@ -103,10 +113,14 @@ class Interpreter:
             raise ScheduleError("a message with chunks meets a recv without, or the reverse")
         if value is None:
             return
+        if op.kind is OpKind.ENCODE and self._encode is not None:
+            value = self._encode(value, number)
         target = op.target[piece]
         execution.check_fit(rank, target, value)
-        wide = target.buffer is Buffer.ACCUMULATOR
-        value = value.astype(self._accumulation or value.dtype if wide else execution.dtype)
+        if target.buffer is Buffer.ACCUMULATOR:
+            value = value.astype(self._accumulation or value.dtype)
+        elif target.buffer is not Buffer.PAYLOAD:
+            value = value.astype(execution.dtype)
         if op.reduce or op.kind is OpKind.REDUCE:
             value = self._add(execution.read(rank, target), value)
         execution.memory[rank][target] = value

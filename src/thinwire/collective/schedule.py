@@ -16,7 +16,10 @@ The meaning of an op list (what the checker proves and the executor runs):
   one channel, and their chunks have the same sizes, one by one;
 * a SEND completes when its bytes have left; a RECV when they have been stored, or reduced into the target;
 * ``RECV reduce``: target = target + incoming. REDUCE: target = target + source. COPY: target = source.
-  "+" stands for the collective's reduce op, always with the accumulated value on the left.
+  "+" stands for the collective's reduce op, always with the accumulated value on the left;
+* ENCODE: target, a payload, = the encoded source. DECODE: target = what the source, a payload, stands for; DECODE
+  ``reduce``: target = target + that. Encoding may lose something, and never the same thing twice: two encodes of one
+  value are two payloads. Decoding one payload gives the same bytes everywhere. A payload is written once.
 
 Segmentation is not here: the executor cuts each op into segments and lets dependencies hold segment by segment.
 Neither are bytes, dtypes, sockets, or time.
@@ -54,7 +57,8 @@ class Buffer(enum.StrEnum):
     DATA is the in-place buffer of all_reduce, reduce, broadcast, barrier and send_recv, cut into the schedule's
     weighted chunks. The others have INPUT (never written) and OUTPUT blocks. SCRATCH holds values of the
     collective's dtype. ACCUMULATOR holds values of the accumulation dtype (float32 for half types, else the
-    same); it is written by COPY, REDUCE and RECV reduce, read by COPY, and never sent.
+    same); it is written by COPY, REDUCE, RECV reduce and DECODE, read by COPY and ENCODE, and never sent. PAYLOAD holds
+    encoded chunks; it is written by ENCODE and RECV, read by DECODE and SEND, in ops of one chunk.
     """
 
     DATA = "data"
@@ -62,6 +66,7 @@ class Buffer(enum.StrEnum):
     OUTPUT = "output"
     SCRATCH = "scratch"
     ACCUMULATOR = "accumulator"
+    PAYLOAD = "payload"
 
 
 class Ref(NamedTuple):
@@ -94,13 +99,15 @@ class OpKind(enum.StrEnum):
     RECV = "recv"
     COPY = "copy"
     REDUCE = "reduce"
+    ENCODE = "encode"
+    DECODE = "decode"
 
 
 class Op(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One step of one rank.
 
-    SEND reads ``source``; RECV writes ``target`` (adding to it if ``reduce``); COPY and REDUCE read ``source[i]``
-    into ``target[i]``. ``deps`` are indices of earlier ops of the same rank.
+    SEND reads ``source``; RECV writes ``target`` (adding to it if ``reduce``); COPY, REDUCE, ENCODE and DECODE (adding
+    to it if ``reduce``) read ``source[i]`` into ``target[i]``. ``deps`` are indices of earlier ops of the same rank.
     """
 
     kind: OpKind
@@ -150,6 +157,7 @@ class Schedule:
             elements is ``[n * sum(w[:c]) // W, n * sum(w[:c+1]) // W)`` with ``W = sum(w)``.
         scratch: rank -> for each SCRATCH chunk of that rank, the ref whose size it has.
         accumulators: the same for ACCUMULATOR chunks.
+        payloads: rank -> for each PAYLOAD chunk of that rank, the ref whose encoded form it holds.
         even_blocks: True if the schedule is right only where all blocks of the collective have one size.
         params: what the generator was called with, for printing and for the fingerprint.
     """
@@ -163,6 +171,7 @@ class Schedule:
         weights: tuple[int, ...] | None = None,
         scratch: Callable[[int], tuple[Ref, ...]] = lambda rank: (),
         accumulators: Callable[[int], tuple[Ref, ...]] = lambda rank: (),
+        payloads: Callable[[int], tuple[Ref, ...]] = lambda rank: (),
         even_blocks: bool = False,
         params: Mapping[str, int | str | tuple[int, ...]] | None = None,
     ) -> None:
@@ -174,6 +183,7 @@ class Schedule:
         self._program = program
         self._scratch = scratch
         self._accumulators = accumulators
+        self._payloads = payloads
         self._programs: dict[int, Program] = {}
 
     @property
@@ -192,6 +202,9 @@ class Schedule:
 
     def accumulators(self, rank: int) -> tuple[Ref, ...]:
         return self._accumulators(rank)
+
+    def payloads(self, rank: int) -> tuple[Ref, ...]:
+        return self._payloads(rank)
 
     @cached_property
     def fingerprint(self) -> int:

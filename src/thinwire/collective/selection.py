@@ -2,7 +2,8 @@
 
 Half types are added up wide, in float32, by one rank for each chunk, so that they round once: only algorithms that
 are ``wide`` can, and where one can, it does. Small data goes where the steps are few, large data where the bytes are
-few. A planner that knows the links chooses better.
+few. A planner that knows the links chooses better. A call with a codec takes an algorithm that encodes, and no other
+call does.
 
 Not here: measuring, and making the schedule (``algorithms.generate``).
 """
@@ -54,6 +55,7 @@ class Rule(NamedTuple):
         min_ranks, max_ranks: fewest and most ranks.
         is_half: only for half types (True).
         places: only there; none named: anywhere.
+        is_coded: for calls with a codec (True), or for those without.
     """
 
     kinds: tuple[CollectiveKind, ...]
@@ -63,10 +65,12 @@ class Rule(NamedTuple):
     max_ranks: int | None = None
     is_half: bool = False
     places: tuple[Place, ...] = ()
+    is_coded: bool = False
 
 
 # The sizes for hosts were measured on 2 cores with 2, 3, 4 and 8 ranks (`thinwire bench all-reduce --algorithm`).
 RULES = (
+    Rule((ALL_REDUCE, REDUCE_SCATTER, ALL_GATHER), "direct_coded", is_coded=True),
     Rule((ALL_REDUCE, REDUCE, REDUCE_SCATTER), "direct", is_half=True),
     Rule((ALL_REDUCE,), "recursive_doubling", max_bytes=2 * MiB, max_ranks=2, places=(Place.HOST,)),
     Rule((ALL_REDUCE,), "recursive_doubling", max_bytes=64 * KiB, places=(Place.HOST,)),
@@ -102,6 +106,7 @@ def choose(
     is_half: bool = False,
     is_even: bool = True,
     is_commutative: bool = True,
+    is_coded: bool = False,
     place: Place = Place.NETWORK,
     override: str | None = None,
 ) -> Choice:
@@ -113,21 +118,29 @@ def choose(
         is_even: all blocks have one size; if not, algorithms that need it are passed over.
         is_commutative: a + b and b + a are the same bits. Not so for min and max of floats, whose zeros have signs:
             algorithms in which two ranks add the same two numbers each in its own order are passed over.
+        is_coded: the call has a codec.
         place: where the ranks are.
-        override: see ``parse_override``; collectives that it does not name are chosen by the table.
+        override: see ``parse_override``; collectives that it does not name are chosen by the table, and so are calls
+            with a codec where it names an algorithm that does not encode.
 
     Raises:
-        UsageError: the override makes no sense, or names an algorithm that needs even blocks where they are not.
+        UsageError: the override makes no sense, or names an algorithm that needs even blocks where they are not, or
+            a codec; or no algorithm for this collective encodes.
 
     >>> choose(CollectiveKind.ALL_REDUCE, 4, 1 << 20, is_half=True)
     Choice(algorithm='direct', params={'wide': True})
     >>> choose(CollectiveKind.ALL_REDUCE, 4, 1 << 20, override="all_reduce=hierarchical:group_size=2").params
     {'group_size': 2}
     """
-    name, params = (parse_override(override) if override else {}).get(kind) or Choice(
-        _first_fitting(kind, num_ranks, num_bytes, is_half, is_even, is_commutative, place), {}
+    wanted = (parse_override(override) if override else {}).get(kind)
+    if wanted is not None and is_coded and not find_algorithm(kind, wanted.algorithm).encodes:
+        wanted = None
+    name, params = wanted or Choice(
+        _first_fitting(kind, num_ranks, num_bytes, is_half, is_even, is_commutative, is_coded, place), {}
     )
     algorithm = find_algorithm(kind, name)
+    if algorithm.encodes and not is_coded:
+        raise UsageError(f"{name} for {kind} encodes what it sends, and this call has no codec: give it one")
     if algorithm.even_blocks and not is_even:
         raise UsageError(
             f"{name} for {kind} needs blocks of one size, and these are not: override it with another"
@@ -171,12 +184,14 @@ def _first_fitting(
     is_half: bool,
     is_even: bool,
     is_commutative: bool,
+    is_coded: bool,
     place: Place,
 ) -> str:
-    return next(
+    fitting = (
         rule.algorithm
         for rule in RULES
         if kind in rule.kinds
+        and is_coded == rule.is_coded
         and (rule.max_bytes is None or num_bytes <= rule.max_bytes)
         and rule.min_ranks <= num_ranks
         and (rule.max_ranks is None or num_ranks <= rule.max_ranks)
@@ -185,6 +200,10 @@ def _first_fitting(
         and (not rule.places or place in rule.places)
         and (is_even or not find_algorithm(kind, rule.algorithm).even_blocks)
     )
+    found = next(fitting, None)
+    if found is None:
+        raise UsageError(f"no algorithm for {kind} encodes what it sends: call it without a codec")
+    return found
 
 
 def _parse_setting(text: str) -> tuple[str, int]:

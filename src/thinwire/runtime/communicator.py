@@ -12,9 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from thinwire.codec.base import Codec
 from thinwire.collective.schedule import Buffer, CollectiveKind
 from thinwire.collective.selection import Place
 from thinwire.errors import ThinwireError, UsageError
+from thinwire.runtime.coding import compile_codec
 from thinwire.runtime.group import Group
 from thinwire.runtime.job import Job
 from thinwire.runtime.memory import Array
@@ -52,7 +54,10 @@ class Communicator:
         premultiply: float | None = None,
         options: CallOptions = DEFAULTS,
     ) -> Job:
-        """Every rank's ``data`` becomes the reduction of all ranks' ``data``, the same bytes everywhere."""
+        """Every rank's ``data`` becomes the reduction of all ranks' ``data``, the same bytes everywhere.
+
+        With ``options.codec`` what travels is encoded: each contribution once, each sum once.
+        """
         if premultiply is not None:
             scale(data, premultiply, dtype)
         return self._in_place(CollectiveKind.ALL_REDUCE, data, dtype, 0, options, op, average)
@@ -235,6 +240,7 @@ class Communicator:
             place=self._group.place,
             algorithm=options.algorithm or self._algorithm,
             shape=options.shape,
+            codec=_codec_for(kind, dtype, op, options),
         )
         return self._group.submit(call, {Buffer.DATA: [data]}, options)
 
@@ -270,6 +276,7 @@ class Communicator:
             place=self._group.place,
             algorithm=options.algorithm or self._algorithm,
             shape=options.shape,
+            codec=_codec_for(kind, dtype, op, options),
         )
         return self._group.submit(call, {Buffer.INPUT: inputs, Buffer.OUTPUT: outputs}, options)
 
@@ -288,6 +295,26 @@ class Communicator:
             return ()
         _check_blocks(what, len(blocks or ()), self.num_ranks)
         return blocks or ()
+
+
+def _codec_for(kind: CollectiveKind, dtype: DType, op: ReduceOp | None, options: CallOptions) -> Codec | None:
+    """The codec of a call, once it is clear that it can encode what the call moves, and can be run at once.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if options.codec is None:
+        return None
+    if dtype.storage.kind != "f" and not dtype.is_half:
+        raise UsageError(
+            f"{kind}: codecs encode real floating-point numbers, not {dtype.name}: call it exactly"
+        )
+    if op not in (None, ReduceOp.SUM):
+        raise UsageError(
+            f"{kind}: what is encoded can be summed or averaged, not reduced by {op}: call it exactly"
+        )
+    compile_codec(options.codec)
+    return options.codec
 
 
 def _check_blocks(what: str, found: int, expected: int) -> None:

@@ -21,6 +21,7 @@ from thinwire.protocol.frame import Header, Kind
 from thinwire.protocol.liveness import Liveness
 from thinwire.runtime.communicator import Communicator
 from thinwire.runtime.config import RuntimeConfig
+from thinwire.runtime.encoder import Encoder, Submit
 from thinwire.runtime.failure import FailReport, LostReport
 from thinwire.runtime.flight import CONTROL_PRIORITY, FLAG_EAGER, Flight, Key, LengthMismatch
 from thinwire.runtime.group import Group
@@ -66,6 +67,7 @@ class Endpoint:
         config: the knobs.
         clock: tells the time for deadlines, heartbeats and the trace.
         recorder: where spans go; None: nowhere.
+        encode: has done what is to be encoded; None: a thread of its own does it.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Endpoint:
         *,
         clock: Clock = SYSTEM_CLOCK,
         recorder: Recorder | None = None,
+        encode: Submit | None = None,
     ) -> None:
         self.config = config
         self.clock = clock
@@ -82,6 +85,8 @@ class Endpoint:
         self.staging = StagingBudget()
         self.allowances = Allowances()
         self.recorder = recorder
+        self._encoder = Encoder()
+        self.encode = encode or self._encoder.submit
         self._transport = transport
         self._liveness = Liveness(config.heartbeat_s)
         self._credits = Credits(self._send_credit)
@@ -158,6 +163,7 @@ class Endpoint:
             group.close()
         if self._monitor is not None:
             self._monitor.stop()
+        self._encoder.close()
         self._transport.close(linger_s)
         for peer in list(self._links):  # those whose peers did not say goodbye meanwhile
             self._drop_link(peer)
@@ -234,6 +240,8 @@ class Endpoint:
                 number=operation.number,
                 algorithm=operation.plan.schedule.algorithm,
                 bytes=call.tiled_bytes,
+                wire_bytes_sent=operation.wire_bytes_sent,
+                codec=str(call.codec or "exact"),
                 ok=error is None,
             )
 

@@ -16,6 +16,7 @@ class FailReport(msgspec.Struct, frozen=True, kw_only=True):
         rank, host: who says so.
         reason: why, in words.
         call: of a mismatch, what that rank called; else empty.
+        blamed: the rank that broke something, if the failure has one; else -1.
     """
 
     group: int
@@ -24,6 +25,7 @@ class FailReport(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     reason: str
     call: str = ""
+    blamed: int = -1
 
 
 class LostReport(msgspec.Struct, frozen=True, kw_only=True):

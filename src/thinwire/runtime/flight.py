@@ -2,7 +2,8 @@
 
 It owns no thread. Whoever brings news (a transport's reader, a writer that finished, the caller that starts it) runs
 what the news made ready, with no lock held while bytes are moved or reduced. A segment that arrives before its
-dependencies are met is staged and applied by whoever meets the last of them.
+dependencies are met is staged and applied by whoever meets the last of them. Only what is to be encoded from the
+start on goes to the encoder's thread (``encoder``).
 
 Large transfers wait for the receiver's GRANT, so that they land straight in the user's memory; small ones leave at
 once, out of an allowance that the receiver renews (``inbox``).
@@ -12,12 +13,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from thinwire.collective.schedule import OpKind
-from thinwire.errors import ProtocolError
-from thinwire.protocol.frame import Header, Kind
-from thinwire.runtime.lowering import Lowered, Segment
+from thinwire.errors import CodecError, ProtocolError
+from thinwire.protocol.frame import HEADER_BYTES, Header, Kind
+from thinwire.runtime.encoder import Submit
+from thinwire.runtime.lowering import Lowered, PayloadSegment, Segment
 from thinwire.runtime.memory import BufferPool, Memory
 from thinwire.transport.base import Link
 
@@ -36,10 +39,23 @@ class Wires(Protocol):
 
     def link(self, rank: int) -> Link: ...
     def take_allowance(self, rank: int, num_bytes: int, num_frames: int) -> bool: ...
+    def return_allowance(self, rank: int, num_bytes: int) -> None: ...
+    def on_coding_failed(self, rank: int | None, error: Exception) -> None: ...
     def on_send_failed(self, rank: int, error: BaseException) -> None: ...
     def on_mismatch(self, group: int, number: int) -> None: ...
     def schedule_rank(self, peer: str) -> int: ...
     def group_rank(self, rank: int) -> int: ...
+
+
+class _Payload:
+    """A segment of a payload while somebody still has to read it. ``source`` sent it; None: it was encoded here."""
+
+    __slots__ = ("content", "num_readers", "source")
+
+    def __init__(self, content: memoryview, num_readers: int, source: int | None) -> None:
+        self.content = content
+        self.num_readers = num_readers
+        self.source = source
 
 
 class Flight:
@@ -51,6 +67,7 @@ class Flight:
         lowered: what to do.
         memory: the arrays to do it on, and the arithmetic.
         wires: the way to the other ranks.
+        encode: has done what is to be encoded from the start on.
         announce: tell receivers even of large messages, so that a receive from any source can find them.
         on_done: called once when everything has completed.
     """
@@ -64,6 +81,7 @@ class Flight:
         wires: Wires,
         pool: BufferPool,
         *,
+        encode: Submit,
         priority: int,
         announce: bool,
         on_done: Callable[[Flight], None],
@@ -74,6 +92,7 @@ class Flight:
         self._memory = memory
         self.wires = wires
         self._pool = pool
+        self._encode_later = encode
         self._priority = priority
         self._announce = announce
         self._on_done = on_done
@@ -85,6 +104,8 @@ class Flight:
         self._staged: dict[int, memoryview] = {}
         self._cleared: dict[int, int] = {}  # ranks that we may send to -> flags for the frames
         self._held: dict[int, list[int]] = {}
+        self._payloads: dict[PayloadSegment, _Payload] = {}
+        self._encoded_bytes_sent = 0
         self._stopped = False
 
     # Inputs ---------------------------------------------------------------------------------------------------
@@ -106,7 +127,10 @@ class Flight:
                 self._send_control(Kind.ANNOUNCE, rank)
         if not self.lowered.segments:
             self._on_done(self)
-        self._run(ready[::-1])
+        for index in ready:
+            if self.lowered.segments[index].kind is OpKind.ENCODE:
+                self._encode_later(self._priority, partial(self._run, [index]))
+        self._run([i for i in ready[::-1] if self.lowered.segments[i].kind is not OpKind.ENCODE])
 
     def handle_grant(self, rank: int) -> None:
         """``rank`` is ready for everything that we have for it."""
@@ -128,13 +152,17 @@ class Flight:
         if index is None:
             raise LengthMismatch
         segment = self.lowered.segments[index]
-        if header.length != segment.num_bytes:
+        if segment.writes_payload:
+            if header.length > segment.num_bytes:
+                self.wires.on_coding_failed(rank, _too_long(header, segment))
+                return [self._pool.take(header.length)]
+        elif header.length != segment.num_bytes:
             raise LengthMismatch
         with self._lock:
             if self._arrived[index]:
                 raise ProtocolError(f"segment {header.segment} of message {header.message} came twice")
             self._arrived[index] = 1
-            if not segment.reduce and not self._waiting_for[index]:
+            if not segment.reduce and not segment.writes_payload and not self._waiting_for[index]:
                 self._direct.add(index)
                 return [self._memory.bytes_of(piece) for piece in segment.target]
         return [self._pool.take(header.length)]
@@ -142,7 +170,14 @@ class Flight:
     def handle_data(self, rank: int, header: Header, payload: Sequence[memoryview]) -> None:
         """The payload of a DATA frame is in ``payload``, as given by ``views_for`` or from the pool."""
         index = self.lowered.receives.get((rank, header.message, header.segment))
-        if index is None or header.length != self.lowered.segments[index].num_bytes:
+        if index is None:
+            raise LengthMismatch
+        segment = self.lowered.segments[index]
+        if segment.writes_payload:
+            if header.length > segment.num_bytes:
+                self.wires.on_coding_failed(rank, _too_long(header, segment))
+                return
+        elif header.length != segment.num_bytes:
             raise LengthMismatch
         if index in self._direct:
             self._run(self._complete(index))
@@ -167,6 +202,7 @@ class Flight:
             self._stopped = True
             self._staged.clear()
             self._held.clear()
+            self._payloads.clear()
 
     def release(self) -> None:
         """Hand scratch memory back; only once everything has completed."""
@@ -183,6 +219,13 @@ class Flight:
                 if segment.kind is OpKind.RECV and not self._arrived[i]
             }
             return sorted(owing | {rank for rank, held in self._held.items() if held})
+
+    @property
+    def wire_bytes_sent(self) -> int:
+        """What this rank has sent once everything has completed, headers included."""
+        if self.lowered.readers:
+            return self._encoded_bytes_sent
+        return sum(self.lowered.bytes_to.values()) + HEADER_BYTES * sum(self.lowered.frames_to.values())
 
     # Running --------------------------------------------------------------------------------------------------
 
@@ -201,6 +244,9 @@ class Flight:
                 if staged is None:
                     continue  # it will be applied when it arrives
                 self._apply_received(index, staged)
+            elif segment.kind is OpKind.ENCODE or segment.kind is OpKind.DECODE:
+                if not self._code(segment):
+                    return
             else:
                 self._memory.apply_local(segment)
             ready += self._complete(index)
@@ -208,15 +254,20 @@ class Flight:
     def _complete(self, index: int) -> list[int]:
         """Mark a segment complete; returns the segments that this makes ready."""
         ready = []
+        read = None
         with self._lock:
             if self._stopped:
                 return []
+            if self.lowered.segments[index].reads_payload:
+                read = self._read_payload(self.lowered.segments[index].payload)
             for dependent in self.lowered.segments[index].dependents:
                 self._waiting_for[dependent] -= 1
                 if not self._waiting_for[dependent]:
                     ready.append(dependent)
             self._num_left -= 1
             done = not self._num_left
+        if read is not None:
+            self._pool.give(read)
         if done:
             self._on_done(self)
         ready.reverse()
@@ -229,8 +280,52 @@ class Flight:
             return self._held.pop(rank, [])
 
     def _apply_received(self, index: int, staged: memoryview) -> None:
-        self._memory.apply_received(self.lowered.segments[index], staged)
-        self._pool.give(staged)
+        segment = self.lowered.segments[index]
+        if segment.writes_payload:
+            self._keep_payload(segment, staged, segment.peer)
+        else:
+            self._memory.apply_received(segment, staged)
+            self._pool.give(staged)
+
+    def _code(self, segment: Segment) -> bool:
+        """Encode or decode; False if that failed, or there is no more need."""
+        source: int | None = None
+        try:
+            if segment.kind is OpKind.ENCODE:
+                buffer = self._pool.take(segment.num_bytes)
+                num_bytes = 0 if self._stopped else self._memory.encode(segment, buffer)
+                return self._keep_payload(segment, buffer[:num_bytes], None)
+            with self._lock:
+                payload = self._payloads.get(segment.payload)
+            if payload is None:  # stopped meanwhile
+                return False
+            source = payload.source
+            self._memory.decode(segment, payload.content)
+        except (
+            Exception
+        ) as error:  # a codec may be anybody's, and nobody waits for what an encoder's thread raises
+            self.wires.on_coding_failed(source, error)
+            return False
+        return True
+
+    def _keep_payload(self, segment: Segment, content: memoryview, source: int | None) -> bool:
+        """Keep a segment of a payload for its readers; False if nobody reads any more."""
+        readers = self.lowered.readers[segment.payload]
+        with self._lock:
+            if self._stopped:
+                return False
+            self._payloads[segment.payload] = _Payload(content, readers.total, source)
+            self._encoded_bytes_sent += readers.sends * (HEADER_BYTES + len(content))
+        return True
+
+    def _read_payload(self, key: PayloadSegment) -> memoryview | None:
+        """Somebody has read it; returns its memory if nobody else will. The lock is held."""
+        payload = self._payloads[key]
+        payload.num_readers -= 1
+        if payload.num_readers:
+            return None
+        del self._payloads[key]
+        return payload.content
 
     def _post(self, index: int, segment: Segment) -> bool:
         """Hand a segment to the link, or hold it. True if it has left already."""
@@ -243,6 +338,19 @@ class Flight:
                         self._held.setdefault(segment.peer, []).append(index)
                     return False
         group, operation, tile = self.key
+        payload: Sequence[memoryview] = ()
+        num_bytes = segment.num_bytes
+        if segment.reads_payload:
+            with self._lock:
+                kept = self._payloads.get(segment.payload)
+            if kept is None:  # stopped meanwhile
+                return False
+            num_bytes = len(kept.content)
+            payload = [kept.content] if num_bytes else ()
+            if flags & FLAG_EAGER and num_bytes < segment.num_bytes:
+                self.wires.return_allowance(segment.peer, segment.num_bytes - num_bytes)
+        elif num_bytes:
+            payload = [self._memory.bytes_of(piece) for piece in segment.source]
         header = Header(
             Kind.DATA,
             group,
@@ -250,12 +358,11 @@ class Flight:
             tile,
             segment.message,
             segment.position,
-            segment.num_bytes,
+            num_bytes,
             self.signature,
             flags,
         )
         receipt = _Receipt(self, index)
-        payload = [self._memory.bytes_of(piece) for piece in segment.source] if segment.num_bytes else ()
         self.wires.link(segment.peer).send(header, payload, priority=self._priority, on_sent=receipt.on_sent)
         return receipt.left_at_once()
 
@@ -263,6 +370,12 @@ class Flight:
         group, operation, tile = self.key
         header = Header(kind, group, operation, tile, signature=self.signature)
         self.wires.link(rank).send(header, priority=CONTROL_PRIORITY)
+
+
+def _too_long(header: Header, segment: Segment) -> CodecError:
+    return CodecError(
+        f"a payload of {header.length} bytes, where the codec makes at most {segment.num_bytes}"
+    )
 
 
 CONTROL_PRIORITY = 1 << 30  # control frames are tiny and others wait for them

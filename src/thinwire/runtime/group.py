@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING
 
 from thinwire.collective.schedule import Buffer
 from thinwire.collective.selection import place_of
-from thinwire.errors import AbortedError, CollectiveTimeoutError, MismatchError, PeerError, ThinwireError
+from thinwire.errors import (
+    AbortedError,
+    CodecError,
+    CollectiveTimeoutError,
+    MismatchError,
+    PeerError,
+    ThinwireError,
+)
+from thinwire.runtime.coding import Coding
 from thinwire.runtime.failure import MISMATCH_GRACE_S, FailReport, Mismatch
 from thinwire.runtime.flight import Flight, Wires
 from thinwire.runtime.inbox import eager_cost
@@ -158,6 +166,10 @@ class Group:
         if Buffer.DATA in chunks:
             chunks = {Buffer.DATA: plan.split(chunks[Buffer.DATA][0])}
         number = self._next_number.get(group, 0)
+        coding = None
+        if plan.call.codec is not None:
+            memory = options.memory
+            coding = Coding(plan.call.codec, memory, plan.num_elements, self.rank, number)
         self._next_number[group] = number + 1
         self._remember(group, number, f"{plan.call} by {plan.schedule.algorithm}", plan.signature)
         operation = self._operations[group, number] = Operation(
@@ -167,6 +179,7 @@ class Group:
             group=group,
             number=number,
             job=job,
+            coding=coding,
             started_s=self._endpoint.clock.now_s(),
             timeout_s=self._limit_s(options),
             priority=options.priority,
@@ -220,9 +233,10 @@ class Group:
                 key,
                 operation.plan.signature,
                 operation.plan.tile(tile).lowered,
-                operation.plan.memory(tile, operation.chunks, self._endpoint.pool),
+                operation.plan.memory(tile, operation.chunks, self._endpoint.pool, operation.coding),
                 operation.wires,
                 self._endpoint.pool,
+                encode=self._endpoint.encode,
                 priority=operation.priority,
                 announce=operation.group != self.group,
                 on_done=partial(self._on_tile_done, operation, need),
@@ -238,6 +252,7 @@ class Group:
             if operation.flights.pop(tile, None) is None or self._error is not None:
                 return
             operation.num_done += 1
+            operation.wire_bytes_sent += flight.wire_bytes_sent
             ended = operation.num_done == operation.plan.num_tiles
             if ended:
                 del self._operations[operation.group, operation.number]
@@ -250,6 +265,8 @@ class Group:
 
     def _finish(self, operation: Operation, error: ThinwireError | None) -> None:
         self._endpoint.record(operation, self, error)
+        if operation.coding is not None:
+            operation.coding.end()
         operation.job.finish(error)
 
     # Failure --------------------------------------------------------------------------------------------------
@@ -326,6 +343,9 @@ class Group:
         self._settle_mismatch()
 
     def on_fail_report(self, report: FailReport) -> None:
+        if 0 <= report.blamed < self.num_ranks:
+            self.fail(PeerError(report.blamed, self._host(report.blamed), report.reason))
+            return
         if not report.call:
             self.fail(AbortedError(f"rank {report.rank} on {report.host} gave up: {report.reason}"))
             return
@@ -373,6 +393,22 @@ class Group:
             self._contacts[rank].endpoint, eager_cost(num_bytes, num_frames)
         )
 
+    def return_allowance(self, rank: int, num_bytes: int) -> None:
+        self._endpoint.allowances.restore(self._contacts[rank].endpoint, num_bytes)
+
+    def on_coding_failed(self, rank: int | None, error: Exception) -> None:
+        """What ``rank`` sent cannot be decoded; or, without a rank, our own codec failed. All ranks are told whose."""
+        if self._error is not None:
+            return
+        what = f"{type(error).__name__}: {error}"
+        if rank is None:
+            self._tell_all(f"its codec failed: {what}", blamed=self.rank)
+            self.fail(CodecError(f"the codec failed on this rank: {what}"))
+        else:
+            reason = f"sent what cannot be decoded: {what}"
+            self._tell_all(reason, blamed=rank)
+            self.fail(PeerError(rank, self._host(rank), reason))
+
     def on_send_failed(self, rank: int, error: BaseException) -> None:
         self.fail(PeerError(rank, self._host(rank), self._left.get(rank) or str(error)))
 
@@ -406,10 +442,16 @@ class Group:
     def _limit_s(self, options: CallOptions) -> float:
         return self.timeout_s if options.timeout_s is None else options.timeout_s
 
-    def _tell_all(self, reason: str, call: str = "") -> None:
+    def _tell_all(self, reason: str, call: str = "", blamed: int = -1) -> None:
         group, number = (self._mismatch.group, self._mismatch.number) if self._mismatch and call else (0, 0)
         report = FailReport(
-            group=group, number=number, rank=self.rank, host=self._host(self.rank), reason=reason, call=call
+            group=group,
+            number=number,
+            rank=self.rank,
+            host=self._host(self.rank),
+            reason=reason,
+            call=call,
+            blamed=blamed,
         )
         for rank in range(self.num_ranks):
             if rank != self.rank and rank not in self._left:

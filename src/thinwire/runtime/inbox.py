@@ -49,6 +49,11 @@ class Allowances:
             self._left[peer] = left - amount
             return True
 
+    def left(self, peer: str) -> int:
+        """What may be sent to the peer now."""
+        with self._lock:
+            return self._left.get(peer, ALLOWANCE_BYTES)
+
     def restore(self, peer: str, amount: int) -> None:
         """A CREDIT frame came. Raises ProtocolError if it gives back more than was spent."""
         with self._lock:

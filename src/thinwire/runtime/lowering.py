@@ -6,6 +6,9 @@ at the same places. Dependencies are then found segment by segment: a segment wa
 that conflict with it on the same elements (one of the two writes) and belong to ops that the schedule orders before
 it. That is what lets the first segment of a ring step travel on while the last one is still arriving.
 
+A payload is cut where the chunk that it stands for is, so that encoding, transfer and decoding follow each other
+segment by segment. How long each payload will be is known only when it is encoded; here it has a bound.
+
 A lowered program holds no data and is shared by all operations of the same shape. Not here: running it.
 """
 
@@ -39,9 +42,19 @@ LOCAL_GRID = Grid(segment_bytes_min=512 << 10, segment_bytes_max=1 << 20, pieces
 NETWORK_GRID = Grid(segment_bytes_min=64 << 10, segment_bytes_max=256 << 10, pieces=32)
 
 
-def grid_for(place: Place) -> Grid:
+# Whoever encodes to save bytes has slow links, wherever the ranks are.
+CODED_GRID = Grid(segment_bytes_min=64 << 10, segment_bytes_max=256 << 10, pieces=16)
+
+
+def grid_for(place: Place, *, is_coded: bool = False) -> Grid:
     """The grid of groups that are at ``place``."""
+    if is_coded:
+        return CODED_GRID
     return NETWORK_GRID if place is Place.NETWORK else LOCAL_GRID
+
+
+PayloadSegment = tuple[int, int]
+"""(PAYLOAD chunk, first element)"""
 
 
 class Piece(NamedTuple):
@@ -54,7 +67,13 @@ class Piece(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """The unit of execution and of the wire. ``dependents`` are indices of segments that wait for this one."""
+    """The unit of execution and of the wire.
+
+    Attributes:
+        num_bytes: of what it moves; of a payload, at most.
+        dependents: indices of segments that wait for this one.
+        reads_payload, writes_payload: whether its source or its target is a segment of a payload.
+    """
 
     kind: OpKind
     reduce: bool
@@ -66,6 +85,24 @@ class Segment(NamedTuple):
     num_bytes: int
     num_deps: int
     dependents: tuple[int, ...]
+    reads_payload: bool = False
+    writes_payload: bool = False
+
+    @property
+    def payload(self) -> PayloadSegment:
+        """Which segment of which payload it reads or writes."""
+        piece = (self.source if self.reads_payload else self.target)[0]
+        return piece.chunk, piece.begin
+
+
+class Readers(NamedTuple):
+    """Who reads one segment of a payload: how many segments in all, and how many SENDs among them."""
+
+    total: int
+    sends: int
+
+    def and_one(self, *, sends: bool) -> Readers:
+        return Readers(self.total + 1, self.sends + sends)
 
 
 class Lowered(NamedTuple):
@@ -74,9 +111,11 @@ class Lowered(NamedTuple):
     Attributes:
         segments: all segments; an index into this tuple names one.
         receives: (peer, message, segment) -> index of the RECV segment.
-        bytes_to, bytes_from: payload bytes this rank sends to and receives from each peer.
+        bytes_to, bytes_from: what this rank sends to and receives from each peer; of encoded segments, at most.
         frames_to: how many segments that is.
-        staging_bytes: an upper bound of what must be held because it may arrive before its dependencies are met.
+        readers: (payload, begin) -> how many segments read that segment of a payload, and how many of them send it.
+        staging_bytes: an upper bound of what must be held because it may arrive before its dependencies are met, and
+            of all payloads.
     """
 
     segments: tuple[Segment, ...]
@@ -84,6 +123,7 @@ class Lowered(NamedTuple):
     bytes_to: dict[int, int]
     bytes_from: dict[int, int]
     frames_to: dict[int, int]
+    readers: dict[PayloadSegment, Readers]
     staging_bytes: int
 
 
@@ -98,7 +138,25 @@ def segment_bytes_for(chunk_bytes: int, grid: Grid) -> int:
     return min(grid.segment_bytes_max, max(grid.segment_bytes_min, 1 << (wanted - 1).bit_length()))
 
 
-def lower(program: Program, num_elements: Callable[[Ref], int], itemsize: int, grid: Grid) -> Lowered:
+def pooled_bytes(num_bytes: int) -> int:
+    """What a buffer for so many bytes takes: at most an eighth more, so that buffers fit what comes after.
+
+    >>> pooled_bytes(0), pooled_bytes(100), pooled_bytes(1 << 20), pooled_bytes((1 << 20) + 1)
+    (64, 104, 1048576, 1179648)
+    """
+    if num_bytes <= 64:
+        return 64
+    step = 1 << max(3, (num_bytes - 1).bit_length() - 4)
+    return -(-num_bytes // step) * step
+
+
+def lower(
+    program: Program,
+    num_elements: Callable[[Ref], int],
+    itemsize: int,
+    grid: Grid,
+    payload_bound: Callable[[int], int] = lambda num_elements: 0,
+) -> Lowered:
     """Cut ``program`` into segments.
 
     Args:
@@ -106,6 +164,7 @@ def lower(program: Program, num_elements: Callable[[Ref], int], itemsize: int, g
         num_elements: the size of each chunk.
         itemsize: bytes of an element on the wire.
         grid: where chunks are cut.
+        payload_bound: the most bytes that a payload of so many elements may have.
     """
     pieces_of_op = [_cut(op, num_elements, itemsize, grid) for op in program]
     first_index: list[int] = []
@@ -125,36 +184,48 @@ def lower(program: Program, num_elements: Callable[[Ref], int], itemsize: int, g
     bytes_from: dict[int, int] = {}
     frames_to: dict[int, int] = {}
     messages: dict[tuple[OpKind, int], int] = {}
+    readers: dict[PayloadSegment, Readers] = {}
     staging_bytes = 0
     for op, cuts in zip(program, pieces_of_op, strict=True):
         message = messages.get((op.kind, op.peer), 0)
         messages[op.kind, op.peer] = message + 1
         for position, (source, target) in enumerate(cuts):
             index = len(segments)
-            num_bytes = sum(piece.end - piece.begin for piece in (source or target)) * itemsize
-            segments.append(
-                Segment(
-                    op.kind,
-                    op.reduce,
-                    op.peer,
-                    message,
-                    position,
-                    source,
-                    target,
-                    num_bytes,
-                    len(dependencies[index]),
-                    tuple(dependents[index]),
-                )
+            elements = sum(piece.end - piece.begin for piece in (source or target))
+            reads_payload, writes_payload = (
+                any(piece.buffer is Buffer.PAYLOAD for piece in pieces) for pieces in (source, target)
             )
+            is_payload = reads_payload or writes_payload
+            num_bytes = payload_bound(elements) if is_payload else elements * itemsize
+            segment = Segment(
+                op.kind,
+                op.reduce,
+                op.peer,
+                message,
+                position,
+                source,
+                target,
+                num_bytes,
+                len(dependencies[index]),
+                tuple(dependents[index]),
+                reads_payload,
+                writes_payload,
+            )
+            segments.append(segment)
+            if reads_payload:
+                readers[segment.payload] = readers[segment.payload].and_one(sends=op.kind is OpKind.SEND)
+            if writes_payload:
+                readers[segment.payload] = Readers(0, 0)
+                staging_bytes += pooled_bytes(num_bytes)
             if op.kind is OpKind.SEND:
                 bytes_to[op.peer] = bytes_to.get(op.peer, 0) + num_bytes
                 frames_to[op.peer] = frames_to.get(op.peer, 0) + 1
             elif op.kind is OpKind.RECV:
                 receives[op.peer, message, position] = index
                 bytes_from[op.peer] = bytes_from.get(op.peer, 0) + num_bytes
-                if dependencies[index]:
+                if dependencies[index] and not writes_payload:
                     staging_bytes += num_bytes
-    return Lowered(tuple(segments), receives, bytes_to, bytes_from, frames_to, staging_bytes)
+    return Lowered(tuple(segments), receives, bytes_to, bytes_from, frames_to, readers, staging_bytes)
 
 
 Cut = tuple[tuple[Piece, ...], tuple[Piece, ...]]  # (source pieces, target pieces) of one segment

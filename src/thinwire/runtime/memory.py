@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinwire.collective.schedule import Buffer, OpKind
-from thinwire.runtime.lowering import Piece, Segment
+from thinwire.runtime.coding import Coding
+from thinwire.runtime.lowering import Piece, Segment, pooled_bytes
 from thinwire.runtime.reduction import (
     DTYPES,
     DType,
@@ -50,6 +51,20 @@ class Arithmetic(NamedTuple):
         narrow(target, accumulator, self.dtype)
 
 
+class CodedTile(NamedTuple):
+    """How the segments of one tile are encoded and decoded.
+
+    Attributes:
+        coding: by what, and with which memory.
+        dtype: of the user's tensor; its values are encoded as float32.
+        first_elements: for each chunk of the tile its first element's place in the whole tensor.
+    """
+
+    coding: Coding
+    dtype: DType
+    first_elements: Mapping[tuple[Buffer, int], int]
+
+
 class Memory:
     """The chunks of one tile on one rank.
 
@@ -57,9 +72,10 @@ class Memory:
         chunks: for each buffer its chunks, 1-D contiguous arrays (ACCUMULATOR in the accumulation dtype).
         arithmetic: how to reduce, widen and narrow elements of this type; None for collectives that only move data.
         borrowed: what of it belongs to the pool.
+        coded: how to encode and decode, for collectives that do.
     """
 
-    __slots__ = ("_arithmetic", "_borrowed", "_bytes", "_chunks", "_itemsize")
+    __slots__ = ("_arithmetic", "_borrowed", "_bytes", "_chunks", "_coded", "_itemsize")
 
     def __init__(
         self,
@@ -67,8 +83,10 @@ class Memory:
         itemsize: int,
         arithmetic: Arithmetic | None,
         borrowed: Sequence[memoryview] = (),
+        coded: CodedTile | None = None,
     ) -> None:
         self._borrowed = borrowed
+        self._coded = coded
         self._chunks = chunks
         self._itemsize = itemsize
         self._arithmetic = arithmetic
@@ -119,10 +137,52 @@ class Memory:
             else:
                 self._arithmetic.reduce(into, what)
 
+    def encode(self, segment: Segment, payload: memoryview) -> int:
+        """An ENCODE, into the front of ``payload``; returns how many bytes it took."""
+        piece = segment.source[0]
+        if piece.begin == piece.end:
+            return 0
+        assert self._coded is not None
+        values = self._as_float32(self._array(piece), self._coded.dtype)
+        first_element = self._coded.first_elements[piece.buffer, piece.chunk] + piece.begin
+        return self._coded.coding.encode(values, first_element, payload)
+
+    def decode(self, segment: Segment, payload: memoryview) -> None:
+        """A DECODE. What is stored, not added, is a result: an average is divided there.
+
+        Raises:
+            CodecError: the payload does not stand for values of this segment.
+        """
+        piece = segment.target[0]
+        if piece.begin == piece.end:
+            return
+        assert self._coded is not None
+        target, dtype = self._array(piece), self._coded.dtype
+        values = self._as_float32(target, dtype)
+        codec = self._coded.coding.codec
+        encoded = np.frombuffer(payload, np.uint8)
+        if segment.reduce:
+            codec.add_decoded(encoded, values)
+        else:
+            codec.decode_into(encoded, values)
+            if self._arithmetic is not None and self._arithmetic.divisor != 1:
+                divide(values, self._arithmetic.divisor, DTYPES["float32"])
+        if values is not target:
+            narrow(target, values, dtype)
+
     def release(self, pool: BufferPool) -> None:
         """Hand back what is borrowed. Nobody may touch the memory after this."""
         for view in self._borrowed:
             pool.give(view)
+
+    def _as_float32(self, array: Array, dtype: DType) -> Array:
+        """The values that are encoded: the array itself, or a copy."""
+        if array.dtype == np.float32:
+            return array
+        values = np.empty(array.size, np.float32)
+        with np.errstate(over="ignore"):
+            widen(values, array, dtype)
+        return values
 
     def _array(self, piece: Piece) -> Array:
         return self._chunks[piece.buffer][piece.chunk][piece.begin : piece.end]
@@ -139,7 +199,7 @@ class BufferPool:
 
     def take(self, num_bytes: int) -> memoryview:
         """A writable view of exactly ``num_bytes``."""
-        capacity = max(64, 1 << (num_bytes - 1).bit_length()) if num_bytes else 64
+        capacity = pooled_bytes(num_bytes)
         with self._lock:
             free = self._free.get(capacity)
             if free:

@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from thinwire.codec.base import Codec
 from thinwire.collective.schedule import Buffer
+from thinwire.runtime.codec_memory import TensorMemory
+from thinwire.runtime.coding import Coding
 from thinwire.runtime.failure import QUESTION_AFTER_S
 from thinwire.runtime.flight import Flight, Wires
 from thinwire.runtime.job import Job
@@ -27,12 +30,16 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
         priority: larger ones overtake smaller ones, segment by segment, on every link.
         algorithm: instead of the table's choice; all ranks must name the same.
         shape: the tensor's shape, compared between ranks.
+        codec: encodes what travels, in sums and all_gather of floating-point arrays; all ranks must give equal ones.
+        memory: what the codec remembers of this tensor from call to call; None: nothing.
     """
 
     timeout_s: float | None = None
     priority: int = 0
     algorithm: str | None = None
     shape: tuple[int, ...] = ()
+    codec: Codec | None = None
+    memory: TensorMemory | None = None
 
 
 TILES_IN_FLIGHT = 2  # one arrives while the next is already on its way; more would only stage more
@@ -47,7 +54,9 @@ class Operation:
         job: what the caller holds.
         deadline_s: when it times out, on the endpoint's clock.
         question_s: when to ask those it waits for whether they make the same call; infinity once they are asked.
+        coding: how it encodes, if it does.
         flights: the tiles that run now.
+        wire_bytes_sent: by the tiles that have ended.
     """
 
     def __init__(
@@ -59,6 +68,7 @@ class Operation:
         group: int,
         number: int,
         job: Job,
+        coding: Coding | None,
         started_s: float,
         timeout_s: float,
         priority: int,
@@ -74,6 +84,8 @@ class Operation:
         self.deadline_s = started_s + timeout_s
         self.question_s = started_s + QUESTION_AFTER_S
         self.priority = priority
+        self.coding = coding
+        self.wire_bytes_sent = 0
         self.flights: dict[int, Flight] = {}
         self.num_started = 0
         self.num_done = 0

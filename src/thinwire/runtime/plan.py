@@ -19,14 +19,25 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from thinwire.codec.base import Codec
 from thinwire.collective import generate, prove
-from thinwire.collective.schedule import Buffer, Collective, CollectiveKind, Ref, Schedule, chunk_bounds
+from thinwire.collective.schedule import (
+    Buffer,
+    Collective,
+    CollectiveKind,
+    OpKind,
+    Ref,
+    Schedule,
+    chunk_bounds,
+)
 from thinwire.collective.selection import Place, choose
+from thinwire.runtime.coding import Coding
 from thinwire.runtime.lowering import Grid, Lowered, grid_for, lower
-from thinwire.runtime.memory import Arithmetic, Array, BufferPool, Memory
+from thinwire.runtime.memory import Arithmetic, Array, BufferPool, CodedTile, Memory
 from thinwire.runtime.reduction import DTYPES, DType, ReduceOp
 
 TILE_BYTES = 16 << 20
+MOST_ELEMENTS_TO_JUDGE_BY = 1 << 16  # a payload of so many has about the bits a value of a larger one
 
 Sizes = tuple[tuple[Buffer, tuple[int, ...]], ...]  # elements of each chunk of the user's buffers
 
@@ -39,6 +50,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         common_sizes: what of the sizes is known to every rank, and therefore compared between them.
         tiled_bytes: bytes of the whole collective if every rank knows them, else 0: such a call is one tile.
         place: where the group's ranks are; decides the algorithm, and how chunks are cut.
+        codec: what encodes the data on its way; None: nothing does.
     """
 
     kind: CollectiveKind
@@ -54,6 +66,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     average: bool = False
     algorithm: str | None = None
     shape: tuple[int, ...] = ()
+    codec: Codec | None = None
 
     def __str__(self) -> str:
         size = "x".join(map(str, self.shape)) if self.shape else ",".join(map(str, self.common_sizes))
@@ -62,6 +75,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
             words.append("avg" if self.average else str(self.op))
         if self.kind in _ROOTED:
             words.append(f"root={self.root}")
+        if self.codec is not None:
+            words.append(str(self.codec))
         return f"{self.kind}({', '.join(words)})"
 
 
@@ -110,7 +125,7 @@ class Plan:
         )
         digest = hashlib.blake2b(repr(common).encode(), digest_size=8).digest()
         self.signature = int.from_bytes(digest, "little")
-        self.num_tiles = max(1, -(-call.tiled_bytes // TILE_BYTES))
+        self.num_tiles = max(1, -(-_staged_bytes(call, schedule) // TILE_BYTES))
         self.arithmetic = (
             Arithmetic.of(call.op, call.dtype, call.num_ranks if call.average else 1)
             if call.op is not None
@@ -121,8 +136,12 @@ class Plan:
             for buffer, sizes in call.sizes
         }
         self._tiles: dict[int, Tile] = {}
-        # One rank may round out for all (a star's hub), and then has divided for all.
-        self._rounds_out = call.average and any(map(schedule.accumulators, range(call.num_ranks)))
+        # One rank may round out for all (a star's hub), and then has divided for all. What is decoded as a result has
+        # been divided too.
+        self._has_divided = call.average and (
+            any(map(schedule.accumulators, range(call.num_ranks)))
+            or any(op.kind is OpKind.DECODE and not op.reduce for op in schedule.program(call.rank))
+        )
 
     def split(self, data: Array) -> list[Array]:
         """The DATA chunks of an in-place collective, as views."""
@@ -151,13 +170,25 @@ class Plan:
                 self.schedule,
                 self.call.rank,
                 self.call.dtype,
-                grid_for(self.call.place),
+                self.call.codec,
+                grid_for(self.call.place, is_coded=self.call.codec is not None),
                 tuple(sizes.items()),
             )
             self._tiles[index] = found
         return found
 
-    def memory(self, index: int, chunks: Mapping[Buffer, Sequence[Array]], pool: BufferPool) -> Memory:
+    @property
+    def num_elements(self) -> int:
+        """Of the user's tensor, as far as this rank has it: of what is read."""
+        return sum(next(iter(self._sizes.values()), ()))
+
+    def memory(
+        self,
+        index: int,
+        chunks: Mapping[Buffer, Sequence[Array]],
+        pool: BufferPool,
+        coding: Coding | None = None,
+    ) -> Memory:
         """The arrays of one tile: slices of the user's chunks, and scratch from the pool."""
         own: dict[Buffer, Sequence[Array]] = {
             buffer: self.tile_of(arrays, index) for buffer, arrays in chunks.items()
@@ -167,12 +198,30 @@ class Plan:
             views = [pool.take(size * storage.itemsize) for size in sizes]
             own[buffer] = [np.frombuffer(view, storage) for view in views]
             borrowed += views
-        return Memory(own, self.call.dtype.itemsize, self.arithmetic, borrowed)
+        coded = CodedTile(coding, self.call.dtype, self._first_elements(index)) if coding else None
+        return Memory(own, self.call.dtype.itemsize, self.arithmetic, borrowed, coded)
+
+    def _first_elements(self, index: int) -> dict[tuple[Buffer, int], int]:
+        """Where in the user's tensor each chunk of a tile begins; a sum begins where the chunk does that it sums up."""
+        found: dict[tuple[Buffer, int], int] = {}
+        for buffer, sizes in self._sizes.items():
+            begin = 0
+            for chunk, size in enumerate(sizes):
+                found[buffer, chunk] = begin + _bound(size, index, self.num_tiles)
+                begin += size
+        rank = self.call.rank
+        for buffer, likes in (
+            (Buffer.SCRATCH, self.schedule.scratch(rank)),
+            (Buffer.ACCUMULATOR, self.schedule.accumulators(rank)),
+        ):
+            for chunk, like in enumerate(likes):
+                found[buffer, chunk] = found[like.buffer, like.chunk]
+        return found
 
     @property
     def divides_result(self) -> bool:
         """Whether an average still has to be divided when a tile is done (accumulators divide as they round)."""
-        return self.call.average and not self._rounds_out
+        return self.call.average and not self._has_divided
 
     @property
     def result(self) -> Buffer | None:
@@ -198,6 +247,7 @@ def plan_for(call: Call) -> Plan:
         is_half=half,
         is_even=_is_even(call),
         is_commutative=not _has_signed_zeros(call),
+        is_coded=call.codec is not None,
         place=call.place,
         override=call.algorithm,
     )
@@ -217,7 +267,9 @@ def _schedule(
 
 
 @functools.lru_cache(maxsize=1024)
-def _lowered(schedule: Schedule, rank: int, dtype: DType, grid: Grid, sizes: Sizes) -> Tile:
+def _lowered(
+    schedule: Schedule, rank: int, dtype: DType, codec: Codec | None, grid: Grid, sizes: Sizes
+) -> Tile:
     known = dict(sizes)
 
     def num_elements(ref: Ref) -> int:
@@ -231,9 +283,30 @@ def _lowered(schedule: Schedule, rank: int, dtype: DType, grid: Grid, sizes: Siz
         if like:
             known[buffer] = tuple(num_elements(ref) for ref in like)
             scratch.append((buffer, known[buffer], storage))
-    lowered = lower(schedule.program(rank), num_elements, dtype.itemsize, grid)
+    known[Buffer.PAYLOAD] = tuple(num_elements(ref) for ref in schedule.payloads(rank))
+
+    def payload_bound(elements: int) -> int:
+        assert codec is not None
+        return codec.payload_bound((elements,)) if elements else 0
+
+    lowered = lower(schedule.program(rank), num_elements, dtype.itemsize, grid, payload_bound)
     scratch_bytes = sum(sum(elements) * storage.itemsize for _, elements, storage in scratch)
     return Tile(lowered, tuple(scratch), lowered.staging_bytes + scratch_bytes)
+
+
+def _staged_bytes(call: Call, schedule: Schedule) -> int:
+    """About what a call that is not cut into tiles stages: its own size, or that of its payloads and accumulators.
+
+    A rank holds at most the payloads of all contributions, of all sums, and of what it receives of its own chunk.
+    """
+    if call.codec is None:
+        return call.tiled_bytes
+    segment = (min(MOST_ELEMENTS_TO_JUDGE_BY, call.tiled_bytes // call.dtype.itemsize),)
+    staged = 3 * call.tiled_bytes / call.dtype.itemsize * call.codec.bits_per_value(segment) / 8
+    share = max(schedule.weights, default=1) / (sum(schedule.weights) or call.num_ranks)
+    if any(map(schedule.accumulators, range(call.num_ranks))):
+        staged += share * call.tiled_bytes / call.dtype.itemsize * 4
+    return int(staged)
 
 
 def _has_signed_zeros(call: Call) -> bool:

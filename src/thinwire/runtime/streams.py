@@ -39,6 +39,12 @@ class Pair(NamedTuple):
     def take_allowance(self, rank: int, num_bytes: int, num_frames: int) -> bool:
         return self.group.take_allowance(self.group_rank(rank), num_bytes, num_frames)
 
+    def return_allowance(self, rank: int, num_bytes: int) -> None:
+        self.group.return_allowance(self.group_rank(rank), num_bytes)
+
+    def on_coding_failed(self, rank: int | None, error: Exception) -> None:
+        self.group.on_coding_failed(None if rank is None else self.group_rank(rank), error)
+
     def on_send_failed(self, rank: int, error: BaseException) -> None:
         self.group.on_send_failed(self.group_rank(rank), error)
 

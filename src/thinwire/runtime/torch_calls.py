@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
 import torch
 from torch import Tensor
 from torch._C._distributed_c10d import (
@@ -33,7 +34,9 @@ from torch._C._distributed_c10d import (
 )
 from torch._C._distributed_c10d import ReduceOp as TorchReduceOp
 
+from thinwire.codec.base import Codec
 from thinwire.errors import UsageError
+from thinwire.runtime.codec_memory import TensorMemory
 from thinwire.runtime.communicator import Communicator
 from thinwire.runtime.job import Job
 from thinwire.runtime.lanes import Completion, all_of
@@ -75,6 +78,23 @@ class Reduction(NamedTuple):
         return cls(ReduceOp[kind.name], dtype)
 
 
+class Coded(NamedTuple):
+    """What a call takes beside torch's options: its codec, and the memory that goes with the tensor.
+
+    Only the calls that say so encode; torch itself gives none, so that its calls are exact.
+    """
+
+    codec: Codec | None = None
+    memory: TensorMemory | None = None
+
+    def options(self, options: CallOptions) -> CallOptions:
+        """The options of the call with these."""
+        return msgspec.structs.replace(options, codec=self.codec, memory=self.memory)
+
+
+EXACT = Coded()
+
+
 class TorchOptions(Protocol):
     """What torch's options of all calls have in common."""
 
@@ -103,27 +123,32 @@ class TorchCalls:
     # Collectives ------------------------------------------------------------------------------------------------
 
     def allreduce(
-        self, tensors: Sequence[Tensor] | Tensor, opts: AllreduceOptions | None = None
+        self,
+        tensors: Sequence[Tensor] | Tensor,
+        opts: AllreduceOptions | None = None,
+        coded: Coded = EXACT,
     ) -> ThinwireWork:
         opts = opts or AllreduceOptions()
         tensor = _single("all_reduce", tensors)
-        if tensor.layout == torch.sparse_coo and tensor.is_cpu:
+        if tensor.layout == torch.sparse_coo and tensor.is_cpu and coded.codec is None:
             reduction = Reduction.of("all_reduce", opts.reduceOp, tensor.dtype)
             return self._launch_blocking(lambda: all_reduce_sparse(self, tensor, reduction), [tensor])
-        return self._all_reduce("all_reduce", [tensor], opts)
+        return self._all_reduce("all_reduce", [tensor], opts, coded)
 
     def allreduce_coalesced(
         self, tensors: Sequence[Tensor], opts: AllreduceCoalescedOptions | None = None
     ) -> ThinwireWork:
         return self._all_reduce("all_reduce_coalesced", tensors, opts or AllreduceCoalescedOptions())
 
-    def _all_reduce(self, name: str, tensors: Sequence[Tensor], opts: AllreduceOptions) -> ThinwireWork:
+    def _all_reduce(
+        self, name: str, tensors: Sequence[Tensor], opts: AllreduceOptions, coded: Coded = EXACT
+    ) -> ThinwireWork:
         staging = staging_for(name, tensors)
 
         def call_for(tensor: Tensor) -> Call:
             data = staging.update(tensor)
             op, dtype, average, premultiply = Reduction.of(name, opts.reduceOp, tensor.dtype)
-            options = self._call_options(opts, tensor.shape)
+            options = coded.options(self._call_options(opts, tensor.shape))
             return lambda to: to.all_reduce(
                 data, op, dtype, average=average, premultiply=premultiply, options=options
             )
@@ -202,17 +227,25 @@ class TorchCalls:
         return lambda to: to.all_gather(source, targets, dtype_of(input.dtype), options=options)
 
     def all_gather_single(
-        self, output: Tensor, input: Tensor, opts: AllgatherOptions | None = None
+        self,
+        output: Tensor,
+        input: Tensor,
+        opts: AllgatherOptions | None = None,
+        coded: Coded = EXACT,
     ) -> ThinwireWork:
-        return self.all_gather_single_coalesced([output], [input], opts)
+        return self.all_gather_single_coalesced([output], [input], opts, coded)
 
     def all_gather_single_coalesced(
-        self, outputs: Sequence[Tensor], inputs: Sequence[Tensor], opts: AllgatherOptions | None = None
+        self,
+        outputs: Sequence[Tensor],
+        inputs: Sequence[Tensor],
+        opts: AllgatherOptions | None = None,
+        coded: Coded = EXACT,
     ) -> ThinwireWork:
         name = "all_gather_single"
         _check_count(name, "outputs", len(outputs), len(inputs))
         staging = staging_for(name, [*inputs, *outputs])
-        options = self._call_options(opts)
+        options = coded.options(self._call_options(opts))
 
         def call_for(output: Tensor, input: Tensor) -> Call:
             _check_dtypes(name, [input, output])
@@ -285,12 +318,20 @@ class TorchCalls:
         return self._launch(call, staging, [output])
 
     def reduce_scatter_single(
-        self, output: Tensor, input: Tensor, opts: ReduceScatterOptions | None = None
+        self,
+        output: Tensor,
+        input: Tensor,
+        opts: ReduceScatterOptions | None = None,
+        coded: Coded = EXACT,
     ) -> ThinwireWork:
-        return self.reduce_scatter_single_coalesced([output], [input], opts)
+        return self.reduce_scatter_single_coalesced([output], [input], opts, coded)
 
     def reduce_scatter_single_coalesced(
-        self, outputs: Sequence[Tensor], inputs: Sequence[Tensor], opts: ReduceScatterOptions | None = None
+        self,
+        outputs: Sequence[Tensor],
+        inputs: Sequence[Tensor],
+        opts: ReduceScatterOptions | None = None,
+        coded: Coded = EXACT,
     ) -> ThinwireWork:
         name = "reduce_scatter_single"
         _check_count(name, "outputs", len(outputs), len(inputs))
@@ -300,7 +341,7 @@ class TorchCalls:
             _check_dtypes(name, [output, input])
             _check_numel(name, "input", input, self._size * output.numel())
             return self._reduce_scatter_call(
-                name, output, self._equal_blocks(staging.read(input)), staging, opts
+                name, output, self._equal_blocks(staging.read(input)), staging, opts, coded
             )
 
         return self._launch(_each(list(map(call_for, outputs, inputs))), staging, outputs)
@@ -312,11 +353,12 @@ class TorchCalls:
         sources: Sequence[Array],
         staging: Staging,
         opts: ReduceScatterOptions | None,
+        coded: Coded = EXACT,
     ) -> Call:
         opts = opts or ReduceScatterOptions()
         target = staging.write(output)
         op, dtype, average, premultiply = Reduction.of(name, opts.reduceOp, output.dtype)
-        options = self._call_options(opts)
+        options = coded.options(self._call_options(opts))
         return lambda to: to.reduce_scatter(
             sources, target, op, dtype, average=average, premultiply=premultiply, options=options
         )

@@ -13,6 +13,7 @@ import numpy as np
 
 from thinwire.runtime.communicator import Communicator
 from thinwire.runtime.config import RuntimeConfig
+from thinwire.runtime.encoder import at_once
 from thinwire.runtime.endpoint import Endpoint
 from thinwire.runtime.job import Job
 from thinwire.sim.network import LinkProfile, SimulatedNetwork
@@ -51,7 +52,12 @@ class SimulatedCluster:
         self.config = config or RuntimeConfig()
         self.network = SimulatedNetwork(rng, profile)
         self.endpoints = [
-            Endpoint(self.network.transport(f"host{rank}"), self.config, clock=self.network.clock)
+            Endpoint(
+                self.network.transport(f"host{rank}"),
+                self.config,
+                clock=self.network.clock,
+                encode=at_once,
+            )
             for rank in range(num_ranks)
         ]
 

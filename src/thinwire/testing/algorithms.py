@@ -4,7 +4,8 @@
 its collective's promise. Both raise ``ScheduleError`` or ``AssertionError`` with the first thing that is wrong.
 
 Each schedule is proved, and then run by the interpreter in random orders: integers must come out exactly as
-NumPy adds them up, and floats with the same bytes in every run, on all ranks of an all_reduce.
+NumPy adds them up, and floats with the same bytes in every run, on all ranks of an all_reduce. Where the schedule
+encodes, integers survive that whole, and every encode of floats loses something of its own.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ NUM_RANKS = (*range(1, 10), 16, 17)
 def check_algorithm(algorithm: Algorithm, num_ranks: Iterable[int] = NUM_RANKS, *, seed: int = 0) -> None:
     """Check an algorithm with all its ``example_params``, from every end of the ranks if it has a root.
 
-    Beside what ``check_schedule`` checks, steps and bytes must be those of the closed forms.
+    Beside what ``check_schedule`` checks, steps, bytes and encodes must be as the algorithm says.
 
     Args:
         num_ranks: for how many ranks; send_recv is checked for 2.
@@ -47,6 +48,10 @@ def check_algorithm(algorithm: Algorithm, num_ranks: Iterable[int] = NUM_RANKS, 
                 assert schedule.even_blocks == algorithm.even_blocks, f"{schedule}: even_blocks differs"
                 steps, sent = algorithm.steps(count, **params), algorithm.bytes_sent_fraction(count, **params)
                 assert proof.steps == steps, f"{schedule} takes {proof.steps} steps, by its formula {steps}"
+                encodes = algorithm.encodes if count > 1 else 0
+                assert proof.num_encodes == encodes, (
+                    f"{schedule} encodes {proof.num_encodes} times, not {encodes}"
+                )
                 assert proof.bytes_sent_fraction == sent, (
                     f"{schedule} sends {proof.bytes_sent_fraction} of the data, by its formula {sent}"
                 )
@@ -67,9 +72,15 @@ def check_schedule(
     for _ in range(num_orders):
         _check_sums(schedule, interpreter.run(whole, rng), whole)
     narrow = contributions(schedule, rng, num_elements, np.float16)
-    interpreter = Interpreter(schedule, accumulation=np.float32)
+    interpreter = Interpreter(schedule, accumulation=np.float32, encode=lose_something)
     _check_same_bytes(schedule, [interpreter.run(narrow, rng) for _ in range(num_orders)])
     return proof
+
+
+def lose_something(values: Array, encode: int) -> Array:
+    """What a lossy encode might leave of floats: another thing for each number, the same for the same."""
+    rng = np.random.default_rng(encode)
+    return (values * rng.uniform(0.5, 1.5, values.size)).astype(values.dtype)
 
 
 def contributions(

@@ -12,6 +12,7 @@ from thinwire.collective.algorithms import (
     binomial_tree,
     bruck,
     direct,
+    direct_coded,
     dissemination,
     double_binary_tree,
     halving_doubling,
@@ -30,6 +31,7 @@ from thinwire.errors import UsageError
 _FAMILIES = (
     ring,
     direct,
+    direct_coded,
     rank_order,
     round_robin,
     halving_doubling,

@@ -27,6 +27,7 @@ class Algorithm:
         steps_formula: ``(num_ranks, **params)`` -> the longest chain of dependent messages, for 2 ranks or more.
         bytes_formula: ``(num_ranks, **params)`` -> what the busiest rank sends, in bytes of all data, equal shares.
         even_blocks: True if all blocks must have one size.
+        encodes: how many encodes a contribution goes through at most; if any, it runs only with a codec.
         example_params: for tests and demonstrations: ``num_ranks`` -> parameter sets worth trying.
     """
 
@@ -36,6 +37,7 @@ class Algorithm:
     steps_formula: Callable[..., int]
     bytes_formula: Callable[..., Fraction | int]
     even_blocks: bool = False
+    encodes: int = 0
     example_params: Callable[[int], Sequence[Mapping[str, Any]]] = field(default=lambda num_ranks: ({},))
 
     @property

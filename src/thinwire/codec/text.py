@@ -1,0 +1,127 @@
+"""Codecs as people write them: ``error_feedback(quantize(bits=4, block=256))``.
+
+A codec is written as its name and, in brackets, first the codecs it holds and then parameters by name. What is
+not written is as by default; ``str(codec)`` writes it back. Numbers and ``true`` or ``false`` are written as such,
+choices as bare words.
+
+A new codec is added to ``CODECS``, which is all that it takes to be known by name everywhere.
+
+Not here: which codec is worth its error (``planner``).
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import types
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from thinwire.codec.base import Codec
+from thinwire.errors import UsageError
+
+CODECS: dict[str, type[Codec]] = {
+    codec.name(): codec
+    for codec in (
+    )
+}
+
+_MOST_CHARACTERS = 2000
+_WORDS = {"true": True, "false": False, "none": None}
+
+
+def parse(text: str) -> Codec:
+    """The codec that ``text`` names.
+
+    Raises:
+        UsageError: there is no such codec or parameter, or a value is not one that it takes. The message says what
+            there is.
+
+    >>> codec = parse("error_feedback(quantize(bits=4))")
+    >>> codec.inner.bits, str(codec)
+    (4, 'error_feedback(quantize(bits=4))')
+    """
+    try:
+        if len(text) > _MOST_CHARACTERS:
+            raise UsageError(f"a codec is written in at most {_MOST_CHARACTERS} characters; this has {len(text)}")
+        return _codec(ast.parse(text.strip(), mode="eval").body, text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:
+        if isinstance(problem, UsageError):
+            raise
+        raise UsageError(f"{text!r} is not a codec; write one as in quantize(bits=4)") from None
+
+
+def _codec(node: ast.expr, text: str) -> Codec:
+    call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
+    if not isinstance(call.func, ast.Name):
+        raise UsageError(f"{text!r} is not a codec; write one as in quantize(bits=4)")
+    name = call.func.id
+    if name not in CODECS:
+        raise UsageError(f"there is no codec {name!r}; there are {', '.join(sorted(CODECS))}")
+    kind = CODECS[name]
+    hints = get_type_hints(kind)
+    fields = {field.name: hints[field.name] for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    arguments = _held([_codec(argument, text) for argument in call.args], name, fields)
+    for keyword in call.keywords:
+        if keyword.arg is None or keyword.arg not in fields or keyword.arg in arguments:
+            raise UsageError(
+                f"{name} has no parameter {keyword.arg!r} to set here; it has {_signature(fields) or 'none'}"
+            )
+        arguments[keyword.arg] = _value(keyword.value, f"{name}({keyword.arg}=...)", fields[keyword.arg], text)
+    missing = [
+        field.name
+        for field in dataclasses.fields(kind)  # type: ignore[arg-type]
+        if field.name not in arguments
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UsageError(f"{name} needs {' and '.join(missing)}; it has {_signature(fields)}")
+    return kind(**arguments)
+
+
+def _held(codecs: list[Codec], name: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """The codecs in the brackets, as the fields that hold codecs."""
+    several = [field for field, hint in fields.items() if hint == tuple[Codec, ...]]
+    if several:
+        return {several[0]: tuple(codecs)}
+    places = [field for field, hint in fields.items() if hint is Codec]
+    if len(codecs) > len(places):
+        raise UsageError(
+            f"{name} holds {len(places) or 'no'} codec(s), found {len(codecs)}; parameters are written by name, "
+            f"and it has {_signature(fields) or 'none'}"
+        )
+    return dict(zip(places, codecs, strict=False))
+
+
+def _value(node: ast.expr, where: str, hint: Any, text: str) -> Any:
+    choices = get_args(hint) if get_origin(hint) in (Literal, types.UnionType) else (hint,)
+    if Codec in choices and isinstance(node, ast.Call):
+        return _codec(node, text)
+    if isinstance(node, ast.Name):
+        value: Any = _WORDS.get(node.id, node.id)
+    else:
+        try:
+            value = ast.literal_eval(node)
+        except ValueError:
+            raise UsageError(f"{where} takes {_spelled(hint)}, not {ast.unparse(node)}") from None
+    if float in choices and type(value) is int:
+        return float(value)
+    is_literal = get_origin(hint) is Literal
+    if value in choices if is_literal else type(value) in choices or (value is None and type(None) in choices):
+        return value
+    raise UsageError(f"{where} takes {_spelled(hint)}, not {ast.unparse(node)}")
+
+
+def _signature(fields: dict[str, Any]) -> str:
+    return ", ".join(f"{field}: {_spelled(hint)}" for field, hint in fields.items())
+
+
+def _spelled(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return " or ".join(str(choice) for choice in get_args(hint))
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", Codec: "a codec"}
+    if hint == tuple[Codec, ...]:
+        return "codecs"
+    if get_origin(hint) is types.UnionType:
+        return " or ".join(_spelled(choice) for choice in get_args(hint))
+    return names.get(hint, "none" if hint is type(None) else str(hint))
