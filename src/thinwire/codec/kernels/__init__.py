@@ -1,0 +1,21 @@
+"""The loops of the codecs over elements and bytes, compiled by Numba when first called and cached on disk.
+
+They let go of the GIL, add in an order that is written down (no fast-math), and are told where to write. None of
+them trusts a payload: those that read one return a negative number where the bytes make no sense.
+
+Not here: what the bytes mean, and every check that needs no loop; that is in the codecs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def kernel(function: Function) -> Function:
+    """Compile a function at its first call: GIL released, division as NumPy does it."""
+    return cast(Function, numba.njit(nogil=True, cache=True, error_model="numpy")(function))

@@ -1,0 +1,103 @@
+"""Products of a matrix with few vectors, each added up in one written order, so that every machine gets the same bits.
+
+BLAS is faster by a small factor and gives other bits on other processors; replicas that decode the same payload
+must not drift apart.
+
+Not here: what the products are for (``thinwire.codec.low_rank``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from thinwire.codec.kernels import kernel
+from thinwire.codec.kernels.bits import unit
+
+_LANES = 16
+_TILE = 2048  # columns whose part of all the vectors stays in cache
+_DEPENDENT = 1e-5  # a vector that loses so much of its length was a combination of those before it
+
+
+@kernel
+def fill_noise(seed: np.uint64, vector: Any) -> None:
+    """Uniform in [-1, 1)."""
+    for i in range(vector.size):
+        vector[i] = np.float32(2) * unit(seed, np.uint64(i)) - np.float32(1)
+
+
+@kernel
+def largest_magnitude(values: Any) -> np.float32:
+    """0 for no values."""
+    largest = np.float32(0)
+    for i in range(values.size):
+        largest = max(largest, abs(values[i]))
+    return largest
+
+
+@kernel
+def times_vectors(matrix: Any, scale: np.float32, vectors: Any, out: Any) -> None:
+    """out[j, i] = scale * sum over c of matrix[i, c] * vectors[j, c]; float64 out."""
+    num_rows, num_columns = matrix.shape
+    lanes = np.empty(_LANES, np.float32)
+    for i in range(num_rows):
+        for j in range(vectors.shape[0]):
+            lanes[:] = 0
+            total = 0.0
+            whole = num_columns - num_columns % _LANES
+            for c in range(0, whole, _LANES):
+                for lane in range(_LANES):
+                    lanes[lane] += (matrix[i, c + lane] * scale) * vectors[j, c + lane]
+            for lane in range(_LANES):
+                total += lanes[lane]
+            for c in range(whole, num_columns):
+                total += (matrix[i, c] * scale) * vectors[j, c]
+            out[j, i] = total
+
+
+@kernel
+def transposed_times_vectors(matrix: Any, scale: np.float32, vectors: Any, out: Any) -> None:
+    """out[j, c] = scale * sum over i of matrix[i, c] * vectors[j, i]."""
+    num_rows, num_columns = matrix.shape
+    out[:] = 0
+    for begin in range(0, num_columns, _TILE):
+        end = min(begin + _TILE, num_columns)
+        for i in range(num_rows):
+            for j in range(vectors.shape[0]):
+                factor = np.float32(vectors[j, i])
+                for c in range(begin, end):
+                    out[j, c] += (matrix[i, c] * scale) * factor
+
+
+@kernel
+def orthonormalise(vectors: Any) -> None:
+    """Gram and Schmidt's method, twice for each vector, in float64; vectors that depend on others become zero."""
+    for j in range(vectors.shape[0]):
+        before = np.sqrt(np.sum(vectors[j] * vectors[j]))
+        for _ in range(2):
+            for other in range(j):
+                vectors[j] -= np.sum(vectors[j] * vectors[other]) * vectors[other]
+        after = np.sqrt(np.sum(vectors[j] * vectors[j]))
+        if after > _DEPENDENT * before:
+            vectors[j] /= after
+        else:
+            vectors[j] = 0
+
+
+@kernel
+def add_product(left: Any, right: Any, scale: np.float32, add: bool, out: Any) -> None:
+    """out[i, c] = scale * sum over j of left[j, i] * right[j, c]; with ``add``, that is added to what is there."""
+    num_rows, num_columns = out.shape
+    row = np.empty(_TILE, np.float32)
+    for begin in range(0, num_columns, _TILE):
+        end = min(begin + _TILE, num_columns)
+        for i in range(num_rows):
+            row[:] = 0
+            for j in range(left.shape[0]):
+                factor = left[j, i]
+                for c in range(begin, end):
+                    row[c - begin] += factor * right[j, c]
+            for c in range(begin, end):
+                value = np.float32(row[c - begin] * scale)
+                out[i, c] = out[i, c] + value if add else value

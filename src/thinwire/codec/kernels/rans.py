@@ -1,0 +1,141 @@
+"""The loops of the entropy coder; ``thinwire.codec.rans`` says what the bytes are.
+
+Eight coders take turns at the symbols and share one stream of 16-bit words, so that a processor has eight chains of
+arithmetic to work on at a time (Giesen 2014). The state x of a coder is in [2^16, 2^32) between symbols. A
+symbol whose frequency is f, out of 4096, and whose slots start at c, takes x to (x // f) * 4096 + c + x % f, after
+the lower half of x was written out where the result would not fit; decoding is the inverse. Symbols are encoded from
+the last to the first, so that they are decoded in order.
+
+Not here: how frequencies are written, and what is done with bytes that do not become shorter.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from thinwire.codec.kernels import kernel
+
+NUM_CODERS = 8
+PRECISION_BITS = 12
+TOTAL = 1 << PRECISION_BITS
+LOWEST = 1 << 16
+
+
+@kernel
+def count_symbols(symbols: Any, counts: Any) -> None:
+    """How often each byte occurs. Four tables, because equal neighbours would wait for each other."""
+    tables = np.zeros((4, 256), np.int64)
+    whole = symbols.size - symbols.size % 4
+    for i in range(0, whole, 4):
+        tables[0, symbols[i]] += 1
+        tables[1, symbols[i + 1]] += 1
+        tables[2, symbols[i + 2]] += 1
+        tables[3, symbols[i + 3]] += 1
+    for i in range(whole, symbols.size):
+        tables[0, symbols[i]] += 1
+    for symbol in range(256):
+        counts[symbol] = tables[0, symbol] + tables[1, symbol] + tables[2, symbol] + tables[3, symbol]
+
+
+@kernel
+def scale_counts(counts: Any, frequencies: Any) -> None:
+    """Frequencies that sum up to ``TOTAL``, at least 1 for each symbol that occurs, for few bits in all."""
+    size = np.sum(counts)
+    total = 0
+    for symbol in range(256):
+        share = counts[symbol] * TOTAL // size
+        frequencies[symbol] = share if share or not counts[symbol] else 1
+        total += frequencies[symbol]
+    while total != TOTAL:
+        step = 1 if total < TOTAL else -1
+        best = -1
+        least = np.inf
+        for symbol in range(256):
+            frequency = frequencies[symbol]
+            if counts[symbol] and frequency + step > 0:
+                # What the step costs in bits, but for a constant factor.
+                cost = -counts[symbol] * np.log(1 + step / frequency)
+                if cost < least:
+                    best, least = symbol, cost
+        frequencies[best] += step
+        total += step
+
+
+@kernel
+def fill_slots(frequencies: Any, starts: Any, slots: Any) -> None:
+    """For each of the ``TOTAL`` slots: symbol, frequency less 1 and place in the symbol's slots, in 8, 12 and 12 bits."""
+    start = 0
+    for symbol in range(256):
+        starts[symbol] = start
+        for place in range(frequencies[symbol]):
+            slots[start + place] = symbol | (frequencies[symbol] - 1) << 8 | place << 20
+        start += frequencies[symbol]
+
+
+@kernel
+def encode_words(symbols: Any, frequencies: Any, starts: Any, states: Any, words: Any) -> int:
+    """Fill ``words``, as many as symbols or more, from the back; returns the index of the first.
+
+    Args:
+        frequencies, starts, states: uint32.
+    """
+    for coder in range(NUM_CODERS):
+        states[coder] = LOWEST
+    first = words.size
+    for base in range((symbols.size - 1) // NUM_CODERS * NUM_CODERS, -1, -NUM_CODERS):
+        for coder in range(min(NUM_CODERS, symbols.size - base) - 1, -1, -1):
+            symbol = symbols[base + coder]
+            frequency = frequencies[symbol]
+            x = states[coder]
+            if np.uint32(x >> np.uint32(32 - PRECISION_BITS)) >= frequency:
+                first -= 1
+                words[first] = np.uint16(x & np.uint32(0xFFFF))
+                x = np.uint32(x >> np.uint32(16))
+            quotient = np.uint32(x // frequency)
+            remainder = np.uint32(x - np.uint32(quotient * frequency))
+            states[coder] = np.uint32(
+                np.uint32(quotient << np.uint32(PRECISION_BITS)) + np.uint32(starts[symbol] + remainder)
+            )
+    return first
+
+
+@kernel
+def decode_words(words: Any, slots: Any, states: Any, out: Any) -> bool:
+    """The inverse of ``encode_words``; says whether words and states are such as it writes for these slots."""
+    at = 0
+    base = 0
+    while base + NUM_CODERS <= out.size and at + NUM_CODERS <= words.size:
+        for coder in range(NUM_CODERS):
+            x = states[coder]
+            slot = slots[x & np.uint32(TOTAL - 1)]
+            out[base + coder] = np.uint8(slot & np.uint32(0xFF))
+            frequency = np.uint32(np.uint32(np.uint32(slot >> np.uint32(8)) & np.uint32(TOTAL - 1)) + np.uint32(1))
+            x = np.uint32(
+                np.uint32(frequency * np.uint32(x >> np.uint32(PRECISION_BITS))) + np.uint32(slot >> np.uint32(20))
+            )
+            refilled = np.uint32(np.uint32(x << np.uint32(16)) | np.uint32(words[at]))
+            is_low = x < np.uint32(LOWEST)
+            at += np.int64(is_low)
+            states[coder] = refilled if is_low else x
+        base += NUM_CODERS
+    for i in range(base, out.size):  # the same, with care: the words may end
+        coder = i % NUM_CODERS
+        x = states[coder]
+        slot = slots[x & np.uint32(TOTAL - 1)]
+        out[i] = np.uint8(slot & np.uint32(0xFF))
+        frequency = np.uint32(np.uint32(np.uint32(slot >> np.uint32(8)) & np.uint32(TOTAL - 1)) + np.uint32(1))
+        x = np.uint32(
+            np.uint32(frequency * np.uint32(x >> np.uint32(PRECISION_BITS))) + np.uint32(slot >> np.uint32(20))
+        )
+        if x < np.uint32(LOWEST):
+            if at == words.size:
+                return False
+            x = np.uint32(np.uint32(x << np.uint32(16)) | np.uint32(words[at]))
+            at += 1
+        states[coder] = x
+    for coder in range(NUM_CODERS):
+        if states[coder] != np.uint32(LOWEST):
+            return False
+    return at == words.size
