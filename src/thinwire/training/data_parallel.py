@@ -115,7 +115,7 @@ class DataParallel(nn.Module):
             each.register_post_accumulate_grad_hook(self._on_gradient)
         for inner in module.modules():
             inner.register_forward_pre_hook(self._before)
-        self.register_state_dict_pre_hook(lambda *_: self.synchronize())
+        self.register_state_dict_pre_hook(lambda *_: self.synchronize())  # type: ignore[no-untyped-call]
 
     # For users ------------------------------------------------------------------------------------------------
 
@@ -229,7 +229,7 @@ class DataParallel(nn.Module):
         self._unused = None
         for parcel in self._parcels:
             parcel.expect()
-        torch.autograd.Variable._execution_engine.queue_callback(self._end_backward)  # type: ignore[no-untyped-call]
+        torch.autograd.Variable._execution_engine.queue_callback(self._end_backward)
 
     def _launch(self) -> None:
         """Send what is ready, in the order that all ranks keep."""
