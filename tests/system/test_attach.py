@@ -22,9 +22,10 @@ from thinwire.codec.top_k import TopK
 from thinwire.collective.selection import Place
 from thinwire.errors import UsageError
 from thinwire.runtime.communicator import Communicator
-from thinwire.training import attach as attaching
-from thinwire.training.attach import GradientLink
+from thinwire.training import link as linking
+from thinwire.training import opening
 from thinwire.training.figures import Figures
+from thinwire.training.link import GradientLink
 from thinwire.training.quick_probe import Speed
 
 pytestmark = pytest.mark.system
@@ -174,9 +175,9 @@ def _over_a_slow_wire() -> tuple[list[bytes], list[tuple[int, int, tuple[str, ..
     seen: list[Figures] = []
     with (
         mock.patch.object(Communicator, "place", Place.NETWORK),
-        mock.patch.object(attaching, "speed_of", return_value=Speed(1e-4, 1e5)),
-        mock.patch.object(attaching, "ROUND_S", 0.01),
-        mock.patch.object(attaching, "FIGURES_S", 0.0),
+        mock.patch.object(opening, "speed_of", return_value=Speed(1e-4, 1e5)),
+        mock.patch.object(linking, "ROUND_S", 0.01),
+        mock.patch.object(linking, "FIGURES_S", 0.0),
     ):
         torch.manual_seed(0)
         model = DistributedDataParallel(Layers(), bucket_cap_mb=0.1)

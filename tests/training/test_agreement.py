@@ -103,13 +103,13 @@ def test_nothing_is_proposed_before_all_have_measured() -> None:
 
 def test_where_cores_are_scarce_and_not_the_wire_nothing_becomes_more_lossy() -> None:
     exact = Plan(number=0, forms=("exact",))
-    busy = msgspec.structs.replace(measured(500 * MBIT), idle=0.05)
-    idle = msgspec.structs.replace(measured(500 * MBIT), idle=0.5)
+    busy = msgspec.structs.replace(measured(500 * MBIT), starved=0.9)
+    idle = msgspec.structs.replace(measured(500 * MBIT), starved=0.1)
     pilot = autopilot()
     assert pilot.consider([idle, idle, busy, idle], exact) is None
     lossy = pilot.consider([idle] * 4, exact)
     assert lossy is not None
-    fast = msgspec.structs.replace(measured(100_000 * MBIT), idle=0.05)
+    fast = msgspec.structs.replace(measured(100_000 * MBIT), starved=0.9)
     assert [pilot.consider([fast] * 4, lossy) is not None for _ in range(2)] == [False, True]
 
 

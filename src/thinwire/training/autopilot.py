@@ -1,12 +1,12 @@
 """Rank 0's side of the autopilot: from what all ranks measured to the next plan. Pure but for what it remembers.
 
 Joins the ranks' measurements into one workload (every bucket is as late as on the latest rank) and one wire, asks
-the guard and the pilot, and wraps a new decision as a numbered plan. Communication that is exposed shows as idle cores;
-where a machine has none, it is not the wire that training waits for, and codecs would only take more of what is
-scarce: no plan becomes more lossy then. A plan that was vetoed is not proposed again:
-the forms that a rank cannot use are left out from then on.
+the guard and the pilot, and wraps a new decision as a numbered plan. Where threads wait
+for cores while communication is exposed, it is not the wire that training waits for, and codecs would only take more
+of what is scarce: no plan becomes more lossy then. A plan that was vetoed is not proposed again: the forms that a rank
+cannot use are left out from then on.
 
-Not here: messages (``agreement``), and the threads and clocks around it (``attach``).
+Not here: messages (``agreement``), and the threads and clocks around it (``link``).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from thinwire.planner.workload import Bucket, Wire, Workload
 from thinwire.training.agreement import Plan
 from thinwire.training.meter import Measurement
 
-BUSY = (
-    0.2  # a machine on which less than this is idle waits for its cores; scheduling alone leaves a tenth idle
+STARVED = (
+    0.5  # threads that wait for cores for more of the exposed time than this wait for cores, not for the wire
 )
 
 
@@ -91,7 +91,7 @@ class Autopilot:
         if decision is None or decision.chosen.names == in_force.forms:
             return None
         is_lossier = decision.chosen.error_corrected > rungs[lossiest].error_corrected
-        if is_lossier and any(each.idle is not None and each.idle < BUSY for each in measured):
+        if is_lossier and any((each.starved or 0.0) > STARVED for each in measured):
             self._pilot = before
             return None
         self.last = decision

@@ -12,6 +12,8 @@ from thinwire.codec.homomorphic import Homomorphic
 from thinwire.codec.top_k import TopK
 from thinwire.runtime import fidelity
 
+AUTO = "auto"
+
 _BYTES = Homomorphic(bits=8, num_contributions=1)  # what is kept, as one byte a value
 
 # From the most faithful down; the ladder leaves out what turns out no smaller than a more faithful one.
