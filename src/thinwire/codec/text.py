@@ -17,11 +17,15 @@ import types
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from thinwire.codec.base import Codec
+from thinwire.codec.feedback import ErrorFeedback
+from thinwire.codec.quantize import Quantize
 from thinwire.errors import UsageError
 
 CODECS: dict[str, type[Codec]] = {
     codec.name(): codec
     for codec in (
+        ErrorFeedback,
+        Quantize,
     )
 }
 
