@@ -124,17 +124,17 @@ def test_the_guard_takes_a_rung_back_and_gives_it_back_later() -> None:
     guard, form = Guard(), RUNGS[4]
     for _ in range(PATIENCE):
         assert guard.floor is None
-        guard = watch(guard, Evidence(cosine=0.1), form, rung=4)
+        guard = watch(guard, Evidence(cosine=0.1), form, rung=4, num_ranks=4)
     assert guard.floor == 3
     assert "cosine" in guard.complaint
     good = Evidence(cosine=0.99, residual_ratio=0.1)
     for _ in range(HOLD - 1):
-        guard = watch(guard, good, RUNGS[3], rung=3)
+        guard = watch(guard, good, RUNGS[3], rung=3, num_ranks=4)
     assert guard.floor == 3
-    guard = watch(guard, good, RUNGS[3], rung=3)
+    guard = watch(guard, good, RUNGS[3], rung=3, num_ranks=4)
     assert guard.floor is None
     for _ in range(PATIENCE):
-        guard = watch(guard, Evidence(residual_ratio=float("nan")), form, rung=4)
+        guard = watch(guard, Evidence(residual_ratio=float("nan")), form, rung=4, num_ranks=4)
     assert guard.held == 2 * HOLD
 
 
@@ -143,10 +143,12 @@ def test_a_rising_loss_takes_bits_back_and_a_noisy_one_does_not() -> None:
     guard = Guard()
     for step in range(500):
         loss = 2.0 * 0.99**step + 0.1 + 0.05 * generator.standard_normal()
-        guard = watch(guard, Evidence(loss=loss, residual_ratio=0.3, cosine=0.9), RUNGS[4], rung=4)
+        guard = watch(
+            guard, Evidence(loss=loss, residual_ratio=0.3, cosine=0.9), RUNGS[4], rung=4, num_ranks=4
+        )
     assert guard.floor is None
     for step in range(100):
-        guard = watch(guard, Evidence(loss=0.1 + 0.05 * step), RUNGS[4], rung=4)
+        guard = watch(guard, Evidence(loss=0.1 + 0.05 * step), RUNGS[4], rung=4, num_ranks=4)
     assert guard.floor == 3
     assert "loss has risen" in guard.complaint
 
@@ -154,7 +156,7 @@ def test_a_rising_loss_takes_bits_back_and_a_noisy_one_does_not() -> None:
 def test_exact_is_never_blamed() -> None:
     guard = Guard()
     for step in range(100):
-        guard = watch(guard, Evidence(loss=float(step), residual_ratio=9.0), RUNGS[0], rung=0)
+        guard = watch(guard, Evidence(loss=float(step), residual_ratio=9.0), RUNGS[0], rung=0, num_ranks=4)
     assert guard.floor is None
 
 

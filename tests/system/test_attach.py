@@ -18,7 +18,6 @@ import thinwire
 from tests.system.test_data_parallel import Forked, batch_of
 from tests.system.world import World
 from thinwire.codec.base import Codec
-from thinwire.codec.top_k import TopK
 from thinwire.collective.selection import Place
 from thinwire.errors import UsageError
 from thinwire.runtime.communicator import Communicator
@@ -31,7 +30,7 @@ from thinwire.training.quick_probe import Speed
 pytestmark = pytest.mark.system
 
 STEPS = 6
-CODEC = TopK(k=0.25)
+CODEC = "quantize(bits=3)"
 
 
 class Layers(nn.Sequential):

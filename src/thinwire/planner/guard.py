@@ -3,7 +3,8 @@
 Three things are looked at, each against what the form in use leads one to expect (``forms``):
 
 - the residual's norm, as a multiple of the gradient's: it should settle; where it grows past ``RESIDUAL_SLACK`` times
-  what is expected, feedback does not keep up;
+  what is expected, feedback does not keep up. What is expected counts the owner's residual too: of the sum of n ranks'
+  gradients, which is n times as long as one where they agree, in the n-th part that this rank owns;
 - the cosine between what was meant (gradient plus residual) and what was sent: it should not fall under half of what
   the form's error allows for;
 - the loss: its recent mean should not rise above the mean before by ``LOSS_SIGMAS`` of its own noise.
@@ -21,10 +22,11 @@ from dataclasses import dataclass, replace
 
 from thinwire.planner.forms import Form, residual_ratio
 
-RESIDUAL_SLACK = 3.0
+RESIDUAL_SLACK = 5.0
 LOSS_SIGMAS = 4.0
 PATIENCE = 3
 HOLD = 64
+_NEGLIGIBLE = 0.1  # a residual that is a tenth of one gradient is nothing
 _FAST, _SLOW = 0.2, 0.02  # weights of the newest loss in its recent mean and in the mean before
 
 
@@ -66,17 +68,17 @@ class Guard:
     loss_noise: float = 0.0
 
 
-def watch(guard: Guard, evidence: Evidence, form: Form, rung: int) -> Guard:
+def watch(guard: Guard, evidence: Evidence, form: Form, rung: int, num_ranks: int) -> Guard:
     """Take an observation of training with ``form``, the most lossy one in use, whose rung that is.
 
     >>> guard = Guard()
     >>> for _ in range(PATIENCE):
-    ...     guard = watch(guard, Evidence(residual_ratio=5.0), Form(name="2 bits", error=0.34), rung=4)
+    ...     guard = watch(guard, Evidence(residual_ratio=5.0), Form(name="2 bits", error=0.34), rung=4, num_ranks=4)
     >>> guard.floor, guard.complaint
-    (3, '2 bits: the residual is 5 times the gradient, expected 0.36')
+    (3, '2 bits: the residual is 5 times the gradient, expected 0.81')
     """
     guard = _with_loss(guard, evidence.loss)
-    complaint = "" if form.is_exact else _complaint(guard, evidence, form)
+    complaint = "" if form.is_exact else _complaint(guard, evidence, form, num_ranks)
     if complaint:
         guard = replace(guard, streak=guard.streak + 1)
         if guard.streak < PATIENCE or rung == 0:
@@ -97,10 +99,10 @@ def watch(guard: Guard, evidence: Evidence, form: Form, rung: int) -> Guard:
     return guard
 
 
-def _complaint(guard: Guard, evidence: Evidence, form: Form) -> str:
-    expected = residual_ratio(form.error)
+def _complaint(guard: Guard, evidence: Evidence, form: Form, num_ranks: int) -> str:
+    expected = residual_ratio(form.error) * math.sqrt(1 + num_ranks)
     found = evidence.residual_ratio
-    if found is not None and not found <= RESIDUAL_SLACK * max(expected, 0.01):
+    if found is not None and not found <= RESIDUAL_SLACK * max(expected, _NEGLIGIBLE):
         return f"{form.name}: the residual is {found:.2g} times the gradient, expected {expected:.2g}"
     expected_cosine = math.sqrt(max(0.0, 1 - form.error**2))
     if evidence.cosine is not None and not evidence.cosine >= expected_cosine / 2:

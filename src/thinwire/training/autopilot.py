@@ -79,7 +79,7 @@ class Autopilot:
             return None
         rungs = self.rungs
         lossiest = max((i for i, rung in enumerate(rungs) if rung.name in in_force.forms), default=0)
-        self._guard = watch(self._guard, evidence_of(measured), rungs[lossiest], lossiest)
+        self._guard = watch(self._guard, evidence_of(measured), rungs[lossiest], lossiest, len(measured))
         wire = Wire(
             rank_bytes_per_s=tuple(each.bandwidth_bytes_per_s for each in measured), rtt_s=self._latency_s
         )

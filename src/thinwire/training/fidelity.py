@@ -8,21 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from thinwire.codec.base import Codec
-from thinwire.codec.homomorphic import Homomorphic
+from thinwire.codec.quantize import Quantize
 from thinwire.codec.top_k import TopK
 from thinwire.runtime import fidelity
 
 AUTO = "auto"
 
-_BYTES = Homomorphic(bits=8, num_contributions=1)  # what is kept, as one byte a value
-
 # From the most faithful down; the ladder leaves out what turns out no smaller than a more faithful one.
 CANDIDATES: tuple[Codec, ...] = (
-    _BYTES,
-    TopK(k=0.3, values=_BYTES),
-    TopK(k=0.1, values=_BYTES),
-    TopK(k=0.03, values=_BYTES),
-    TopK(k=0.01, values=_BYTES),
+    *(Quantize(bits=bits) for bits in (8, 6, 4, 3, 2, 1)),
+    *(TopK(k=k, values=Quantize(bits=8)) for k in (0.03, 0.01)),
 )
 
 
