@@ -14,6 +14,7 @@ import numpy as np
 
 from thinwire.codec.base import Codec
 from thinwire.collective.schedule import Buffer, CollectiveKind
+from thinwire.collective.selection import Place
 from thinwire.errors import ThinwireError, UsageError
 from thinwire.forecast import LinkEstimate
 from thinwire.runtime.coding import compile_codec
@@ -204,6 +205,11 @@ class Communicator:
         if source is not None:
             self._check_peer("recv from", source)
         return self._group.recv(data, source, tag, dtype, options)
+
+    @property
+    def place(self) -> Place:
+        """Where the ranks of the group are."""
+        return self._group.place
 
     @property
     def error(self) -> ThinwireError | None:
