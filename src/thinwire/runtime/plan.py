@@ -124,7 +124,9 @@ class Plan:
             schedule.fingerprint,
             call.average,
             call.place,
-            repr(call.codec),  # all its parameters; in the call's text those that are as by default are left out
+            repr(
+                call.codec
+            ),  # all its parameters; in the call's text those that are as by default are left out
         )
         digest = hashlib.blake2b(repr(common).encode(), digest_size=8).digest()
         self.signature = int.from_bytes(digest, "little")
