@@ -50,6 +50,9 @@ _LOADED_INTERVAL_S = 0.005
 _QUICK_PATIENCE_S = 1.5  # with lost packets it takes longer than a second
 _BURST_S = 0.01
 _BURSTS_S = 0.024  # of a host's wire, for a burst to each of the others
+_FAN_AGAIN_S = (
+    1.0  # beside others that fill a queue, a first packet may be lost for some 0.2 s, or twice that
+)
 _FAN_BYTES = 600_000  # through the slowest wire, to tell what each of several sources gets of it
 _FULL = (
     0.9  # of what flows reach one by one: if they reach less together, their hub's wire is what holds them
@@ -245,7 +248,7 @@ def _fans(survey: Survey, times: Times) -> Generator[Experiment, Outcome, None]:
             )
             hubs = {hub for hub, _ in spokes}
             if not _take_fan(survey, experiment, (yield experiment), hubs, is_out=is_out):
-                experiment = msgspec.structs.replace(experiment, together_s=2 * fan_s)
+                experiment = msgspec.structs.replace(experiment, together_s=max(2 * fan_s, _FAN_AGAIN_S))
                 _take_fan(survey, experiment, (yield experiment), hubs, is_out=is_out)
     for path in survey.flows:
         for totals, host in ((survey.uplinks, path[0]), (survey.downlinks, path[1])):
