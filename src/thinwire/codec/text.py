@@ -18,11 +18,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from thinwire.codec.base import Codec
 from thinwire.codec.chain import Chain
+from thinwire.codec.feedback import ErrorFeedback
 from thinwire.codec.homomorphic import Homomorphic
 from thinwire.codec.low_rank import LowRank
 from thinwire.codec.momentum import Momentum
 from thinwire.codec.per_tensor import PerTensor
 from thinwire.codec.plain import Plain
+from thinwire.codec.quantize import Quantize
 from thinwire.codec.random_k import RandomK
 from thinwire.codec.rans import Rans
 from thinwire.codec.top_k import TopK
@@ -33,11 +35,13 @@ CODECS: dict[str, type[Codec]] = {
     codec.name(): codec
     for codec in (
         Chain,
+        ErrorFeedback,
         Homomorphic,
         LowRank,
         Momentum,
         PerTensor,
         Plain,
+        Quantize,
         RandomK,
         Rans,
         TopK,

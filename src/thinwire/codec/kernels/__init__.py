@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-import numba
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def kernel(function: Function) -> Function:
     """Compile a function at its first call: GIL released, division as NumPy does it."""
+    import numba  # here, because the NumPy twins beside the kernels need none of it
+
     return cast(Function, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
