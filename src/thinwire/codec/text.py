@@ -60,9 +60,9 @@ def parse(text: str) -> Codec:
         UsageError: there is no such codec or parameter, or a value is not one that it takes. The message says what
             there is.
 
-    >>> codec = parse("error_feedback(quantize(bits=4))")
+    >>> codec = parse("error_feedback(quantize(bits=2, block=256))")
     >>> codec.inner.bits, str(codec)
-    (4, 'error_feedback(quantize(bits=4))')
+    (2, 'error_feedback(quantize(bits=2))')
     """
     try:
         if len(text) > _MOST_CHARACTERS:
