@@ -86,16 +86,12 @@ class Chain(Codec):
 
     def decode_into(self, payload: Payload, out: Floats) -> None:
         """Add up all; see ``Codec.decode_into``."""
-        for index, part in enumerate(self._split(payload, out.shape)):
-            if index == 0:
-                self.codecs[index].decode_into(part, out)
-            else:
-                self.codecs[index].add_decoded(part, out)
-
-    def add_decoded(self, payload: Payload, out: Floats) -> None:
-        """Add all."""
-        for codec, part in zip(self.codecs, self._split(payload, out.shape), strict=True):
-            codec.add_decoded(part, out)
+        parts = zip(self.codecs, self._split(payload, out.shape), strict=True)
+        codec, part = next(parts)
+        codec.decode_into(part, out)
+        with np.errstate(over="ignore", invalid="ignore"):  # foreign bytes may stand for infinities
+            for codec, part in parts:
+                codec.add_decoded(part, out)
 
     def _encode(
         self,

@@ -96,8 +96,8 @@ class LowRank(Codec):
         for index, vector in enumerate(basis):
             if not vector.any():
                 fill_noise(np.uint64((seed * 0x9E3779B97F4A7C15 + index) % 2**64), vector)
-        largest = float(largest_magnitude(values.reshape(-1)))
-        scale = np.float32(1 / max(largest, _SMALLEST))
+        largest = max(float(largest_magnitude(values.reshape(-1))), _SMALLEST)
+        scale = np.float32(1 / largest)
         left = np.empty((self.low_rank_dim, num_rows), np.float64)
         for _ in range(num_steps):
             times_vectors(matrix, scale, basis, left)

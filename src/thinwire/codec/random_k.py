@@ -20,6 +20,7 @@ from thinwire.codec.plain import Plain
 from thinwire.errors import CodecError
 
 _SEED_BYTES = 8
+_LARGEST = np.finfo(np.float32).max
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,9 @@ class RandomK(Codec):
         payload[:_SEED_BYTES] = np.frombuffer((seed % 2**64).to_bytes(_SEED_BYTES, "little"), np.uint8)
         where, factors = self._places(values.shape, seed)
         chosen = values.reshape(-1)[where]
-        chosen *= factors
+        with np.errstate(over="ignore"):
+            chosen *= factors
+        np.clip(chosen, -_LARGEST, _LARGEST, out=chosen)
         return _SEED_BYTES + self.values.encode_into(chosen, state, seed, payload[_SEED_BYTES:], next_state)
 
     def decode_into(self, payload: Payload, out: Floats) -> None:

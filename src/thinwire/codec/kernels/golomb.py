@@ -46,7 +46,7 @@ def _encode_block(positions: Any, m: int, out: Any, cursor: int) -> int:
     for i in range(positions.size):
         gap = np.int64(positions[i]) - expected
         expected = np.int64(positions[i]) + 1
-        quotient = gap // m
+        quotient: Any = np.int64(np.uint32(gap) // np.uint32(m))  # half the time of a division of 64 bits
         remainder = gap - quotient * m
         while quotient >= _LONG:
             _write(np.uint64((1 << _LONG) - 1), cursor, out)

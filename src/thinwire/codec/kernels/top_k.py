@@ -95,7 +95,7 @@ def _select_in_block(
                 if key < least:
                     continue  # the threshold has risen since the mask was made
                 if count == keys.size:
-                    smallest = _keep_largest(keys, positions, count, k, np.int32(0))
+                    smallest = _keep_largest(keys, positions, count, k, np.int32(max(0, int(least) - 1)))
                     least = np.int32(min(int(smallest) + 1, MAGNITUDE))
                     count = k
                     if key < least:
@@ -105,7 +105,7 @@ def _select_in_block(
                 count += 1
     if count < k:
         return count, np.int32(0)
-    return k, _keep_largest(keys, positions, count, k, np.int32(0))
+    return k, _keep_largest(keys, positions, count, k, np.int32(max(0, int(least) - 1)))
 
 
 @kernel
