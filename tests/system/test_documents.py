@@ -1,4 +1,4 @@
-"""The Python blocks of the documents run, and the README's numbers are those of the results."""
+"""The Python blocks of the documents run, and their numbers are those of the results."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.readme import BLOCKS as MEASURED
 from benchmarks.readme import README, filled
 from tests.house.tree import ROOT
 
@@ -33,6 +34,6 @@ def test_a_python_block_runs(block: str, tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stderr
 
 
-def test_the_readme_shows_the_results() -> None:
-    readme = README.read_text(encoding="utf-8")
-    assert readme == filled(readme), "run `python benchmarks/readme.py`"
+@pytest.mark.parametrize("document", MEASURED, ids=lambda path: path.name)
+def test_documents_show_the_results(document: Path) -> None:
+    assert document.read_text(encoding="utf-8") == filled(document), "run `python benchmarks/readme.py`"
