@@ -30,6 +30,15 @@ def test_what_made_steps_shorter_stays(rung: int, lower: int, step_s: float, gai
     assert trial.floor is None
 
 
+def test_a_trial_goes_on_when_the_plan_moves_within_it() -> None:
+    """As seen in the lab: exact, then a sparse plan for two rounds, then 8 bits, and steps as long as at first."""
+    trial = after(after(Trial(), 3, 0, 0.124), 1, 7, 0.3)
+    trial = after(trial, ROUNDS + 1, 1, 0.126)
+    assert trial.floor == 0
+    trial = after(after(after(Trial(), 3, 0, 0.124), 1, 1, 0.126), ROUNDS + 1, 2, 0.127)
+    assert trial.floor == 0
+
+
 def test_the_first_plan_and_a_step_back_are_not_on_trial() -> None:
     assert after(Trial(), 20, 3, 1.0).floor is None
     assert after(after(Trial(), 3, 3, 0.1), 20, 1, 1.0).floor is None

@@ -59,9 +59,12 @@ def observe(trial: Trial, name: str, rung: int, step_s: float) -> Trial:
     if rung > trial.rung:
         if not trial.step_s:
             return seen
+        if trial.rounds_left:  # further down: against the same
+            return replace(seen, rounds_left=ROUNDS)
         return replace(seen, rung_before=trial.rung, before_s=trial.step_s, rounds_left=ROUNDS)
-    if rung < trial.rung:
-        return replace(seen, rounds_left=0)
+    if rung < trial.rung:  # back some way, it is still on trial against what was before
+        is_on_trial = trial.rounds_left and rung > trial.rung_before
+        return replace(seen, rounds_left=ROUNDS if is_on_trial else 0)
     if not trial.rounds_left:
         return seen
     seen = replace(seen, rounds_left=trial.rounds_left - 1)
