@@ -133,6 +133,17 @@ def test_what_an_autopilot_remembers_survives_a_checkpoint() -> None:
     assert after.consider([measured(100 * MBIT)] * 4, plan) is None
 
 
+def test_a_form_that_makes_steps_no_shorter_is_taken_back() -> None:
+    pilot, plan, plans = autopilot(), Plan(number=0, forms=("exact",)), []
+    slow = msgspec.structs.replace(measured(100 * MBIT), exposed_s=0.1)
+    for _ in range(12):
+        plan = pilot.consider([slow] * 4, plan) or plan
+        plans.append(plan)
+    assert plans[0].forms != ("exact",)
+    assert set(plans[-1].forms) == {"exact"}
+    assert "steps took 159 ms, and 159 ms before" in plans[-1].reason
+
+
 def test_the_guard_forbids_what_hurts_at_once() -> None:
     pilot, in_force = autopilot(), Plan(number=0, forms=("exact",))
     in_force = pilot.consider([measured(20 * MBIT)] * 4, in_force) or in_force

@@ -5,8 +5,8 @@ Three things are looked at, each against what the form in use leads one to expec
 - the residual's norm, as a multiple of the gradient's: it should settle; where it grows past ``RESIDUAL_SLACK`` times
   what is expected, feedback does not keep up. What is expected counts the owner's residual too: of the sum of n ranks'
   gradients, which is n times as long as one where they agree, in the n-th part that this rank owns;
-- the cosine between what was meant (gradient plus residual) and what was sent: it should not fall under half of what
-  the form's error allows for;
+- the cosine between what was meant (gradient plus residual) and what was sent: it should not fall under a quarter of
+  what the form's error allows for (what feedback adds up is flatter than a gradient, and harder for sparse codecs);
 - the loss: its recent mean should not rise above the mean before by ``LOSS_SIGMAS`` of its own noise.
 
 One bad observation says little; ``PATIENCE`` in a row take one rung back, and it stays forbidden for ``HOLD``
@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from thinwire.planner.forms import Form, residual_ratio
 
 RESIDUAL_SLACK = 5.0
+COSINE_SLACK = 4.0
 LOSS_SIGMAS = 4.0
 PATIENCE = 3
 HOLD = 64
@@ -105,7 +106,7 @@ def _complaint(guard: Guard, evidence: Evidence, form: Form, num_ranks: int) -> 
     if found is not None and not found <= RESIDUAL_SLACK * max(expected, _NEGLIGIBLE):
         return f"{form.name}: the residual is {found:.2g} times the gradient, expected {expected:.2g}"
     expected_cosine = math.sqrt(max(0.0, 1 - form.error**2))
-    if evidence.cosine is not None and not evidence.cosine >= expected_cosine / 2:
+    if evidence.cosine is not None and not evidence.cosine >= expected_cosine / COSINE_SLACK:
         return f"{form.name}: the cosine of meant and sent is {evidence.cosine:.2g}, expected {expected_cosine:.2g}"
     if (
         guard.fast_loss is not None

@@ -1,7 +1,7 @@
 """Rank 0's side of the autopilot: from what all ranks measured to the next plan. Pure but for what it remembers.
 
 Joins the ranks' measurements into one workload (every bucket is as late as on the latest rank) and one wire, asks
-the guard and the pilot, and wraps a new decision as a numbered plan. Where threads wait
+the guard, the trial and the pilot, and wraps a new decision as a numbered plan. Where threads wait
 for cores while communication is exposed, it is not the wire that training waits for, and codecs would only take more
 of what is scarce: no plan becomes more lossy then. A plan that was vetoed is not proposed again: the forms that a rank
 cannot use are left out from then on.
@@ -20,6 +20,7 @@ from thinwire.planner.decision import Decision
 from thinwire.planner.forms import Form
 from thinwire.planner.guard import Evidence, Guard, watch
 from thinwire.planner.pilot import Pilot, advance
+from thinwire.planner.trial import Trial, observe
 from thinwire.planner.workload import Bucket, Wire, Workload
 from thinwire.training.agreement import Plan
 from thinwire.training.meter import Measurement
@@ -34,6 +35,7 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
 
     pilot: Pilot
     guard: Guard
+    trial: Trial
     forbidden: tuple[str, ...]
 
 
@@ -59,6 +61,7 @@ class Autopilot:
         self._codec_contention = codec_contention
         self._pilot = Pilot()
         self._guard = Guard()
+        self._trial = Trial()
         self._forbidden: tuple[str, ...] = ()
         self.last: Decision | None = None
 
@@ -69,8 +72,8 @@ class Autopilot:
 
     @property
     def complaint(self) -> str:
-        """Why the guard took bits back; empty if it has not."""
-        return self._guard.complaint
+        """Why bits were taken back; empty if they were not."""
+        return "; ".join(filter(None, (self._guard.complaint, self._trial.complaint)))
 
     def consider(self, measured: Sequence[Measurement], in_force: Plan) -> Plan | None:
         """The next plan, if there is reason for one. ``measured`` by rank."""
@@ -83,7 +86,10 @@ class Autopilot:
         wire = Wire(
             rank_bytes_per_s=tuple(each.bandwidth_bytes_per_s for each in measured), rtt_s=self._latency_s
         )
-        floor, pilot = self._guard.floor, self._pilot
+        shown_s = max(each.step_s + each.exposed_s for each in measured)
+        self._trial = observe(self._trial, rungs[lossiest].name, lossiest, shown_s)
+        floors = [floor for floor in (self._guard.floor, self._trial.floor) if floor is not None]
+        floor, pilot = min(floors, default=None), self._pilot
         if floor is not None and lossiest > floor:
             pilot = replace(pilot, num_buckets=-1)  # whatever the pilot holds, it holds no longer
         before = self._pilot
@@ -95,7 +101,7 @@ class Autopilot:
             self._pilot = before
             return None
         self.last = decision
-        reason = decision.reason if floor is None else f"{decision.reason}; {self._guard.complaint}"
+        reason = decision.reason if floor is None else f"{decision.reason}; {self.complaint}"
         return Plan(
             number=self._pilot.number,
             forms=decision.chosen.names,
@@ -110,11 +116,11 @@ class Autopilot:
 
     def remember(self) -> Remembered:
         """What ``recall`` needs to go on as if nothing had happened."""
-        return Remembered(pilot=self._pilot, guard=self._guard, forbidden=self._forbidden)
+        return Remembered(pilot=self._pilot, guard=self._guard, trial=self._trial, forbidden=self._forbidden)
 
     def recall(self, remembered: Remembered) -> None:
         """Go on from there."""
-        self._pilot, self._guard = remembered.pilot, remembered.guard
+        self._pilot, self._guard, self._trial = remembered.pilot, remembered.guard, remembered.trial
         self._forbidden = remembered.forbidden
 
 

@@ -181,10 +181,12 @@ class GradientLink:
             self.plan = msgspec.structs.replace(self.plan, reason="all ranks are on one host: exact")
             return
         num_values = sum(each.numel() for each in model.parameters() if each.requires_grad)
-        rungs, latency_s, self.plan = open_auto(self._control, num_values, budget, self._clock)
+        rungs, speed, self.plan = open_auto(self._control, num_values, budget, self._clock)
         self._forms |= {rung.name: rung for rung in rungs}
-        self._meter = Meter(latency_s)
-        self._autopilot = Autopilot(rungs, target=target, latency_s=latency_s, codec_contention=contention())
+        self._meter = Meter(*speed)
+        self._autopilot = Autopilot(
+            rungs, target=target, latency_s=speed.latency_s, codec_contention=contention()
+        )
 
     # A step ---------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 Told the times of events, a few a step; asked for a ``Measurement`` now and then. The bandwidth is what bytes announced
 by the codec took from the start of a bucket's transfer to its end, in the stretches in which any bucket was on its way;
-waiting for a rank that is late makes it too small, so the best of the last second counts.
+waiting for a rank that is late makes it too small, so the best of the last second counts. Where the codec's own time is
+a tenth of that or more, the wire may be faster than it looks: such a transfer can raise the estimate, not lower it.
 
 Not here: reading the clock (whoever tells the times), and anything a decision needs of other ranks (``agreement``).
 """
@@ -20,6 +21,7 @@ import msgspec
 MEMORY_S = 1.0
 _STEPS_LEAST = 2
 _STEPS_MOST = 32
+_CODEC_SHARE = 0.1  # of a transfer's time, from which on it says little about the wire
 _LEAST_OF_DURATION = 0.25  # of a transfer that is the wire's, however slow the codec is said to be
 
 
@@ -83,6 +85,7 @@ class Meter:
 
     Args:
         latency_s: of a collective of no size, which is not the bandwidth's fault.
+        bandwidth_bytes_per_s: the estimate to begin with; 0: none.
 
     >>> meter = Meter(latency_s=0.0)
     >>> for start_s in (0.0, 1.0, 2.0):
@@ -94,11 +97,12 @@ class Meter:
     (8000, 0.5, 0.5)
     """
 
-    def __init__(self, latency_s: float) -> None:
+    def __init__(self, latency_s: float, bandwidth_bytes_per_s: float = 0.0) -> None:
         self._latency_s = latency_s
         self._lock = threading.Lock()
         self._steps: deque[Step] = deque(maxlen=_STEPS_MOST)
         self._current: Step | None = None
+        self._wire_bytes_per_s = bandwidth_bytes_per_s
         self.num_steps = 0
         self.total_exposed_s = 0.0
 
@@ -145,19 +149,27 @@ class Meter:
             ready_s=_medians([[each.start_s - step.start_s for each in step.transfers] for step in recent]),
             step_s=max(0.0, statistics.median(lengths[-len(recent) :])) if lengths else 0.0,
             exposed_s=statistics.median(step.exposed_s for step in recent),
-            bandwidth_bytes_per_s=max(self._bandwidth(step) for step in recent),
+            bandwidth_bytes_per_s=self._estimate(recent),
         )
 
-    def _bandwidth(self, step: Step) -> float:
-        """Bytes over the time in which any bucket was on its way."""
+    def _estimate(self, recent: Sequence[Step]) -> float:
+        found = [self._bandwidth(step) for step in recent]
+        best, is_of_the_wire = max(rate for rate, _ in found), any(is_certain for _, is_certain in found)
+        if is_of_the_wire or best > self._wire_bytes_per_s:
+            self._wire_bytes_per_s = best
+        return self._wire_bytes_per_s
+
+    def _bandwidth(self, step: Step) -> tuple[float, bool]:
+        """Bytes over the time in which any bucket was on its way; and whether the wire took nearly all of that."""
         busy_s, until_s, num_stretches = 0.0, step.start_s, 0
         for transfer in step.transfers:
             num_stretches += transfer.start_s >= until_s
             busy_s += max(0.0, transfer.end_s - max(until_s, transfer.start_s))
             until_s = max(until_s, transfer.end_s)
         num_bytes = sum(transfer.num_bytes for transfer in step.transfers)
-        not_the_wire_s = num_stretches * self._latency_s + sum(each.codec_s for each in step.transfers)
-        return num_bytes / max(busy_s - not_the_wire_s, _LEAST_OF_DURATION * busy_s, 1e-6)
+        codec_s = sum(transfer.codec_s for transfer in step.transfers)
+        wire_s = busy_s - codec_s - num_stretches * self._latency_s
+        return num_bytes / max(wire_s, _LEAST_OF_DURATION * busy_s, 1e-6), codec_s < _CODEC_SHARE * busy_s
 
 
 def _medians(rows: Sequence[Sequence[float]]) -> tuple[float, ...]:

@@ -21,7 +21,7 @@ from thinwire.runtime.communicator import Communicator
 from thinwire.training.agreement import Plan
 from thinwire.training.calibration import calibrated
 from thinwire.training.fidelity import candidates
-from thinwire.training.quick_probe import speed_of
+from thinwire.training.quick_probe import Speed, speed_of
 from thinwire.training.rounds import Rounds
 
 FIRST_STEP_S = 0.5
@@ -33,12 +33,12 @@ class Opening(NamedTuple):
 
     Attributes:
         rungs: the forms that all ranks have, least lossy first, each as slow and as lossy as on the worst of them.
-        latency_s: of a collective of no size.
+        speed: of the group.
         plan: for the first steps.
     """
 
     rungs: tuple[Form, ...]
-    latency_s: float
+    speed: Speed
     plan: Plan
 
 
@@ -66,7 +66,7 @@ def open_auto(communicator: Communicator, num_values: int, budget: Budget, clock
     decision = decide(first, rungs, wire, target=1.0)
     reason = f"the first steps: {decision.reason}"
     plan = Plan(number=1, forms=decision.chosen.names, reason=reason, exposed_s=decision.chosen.exposed_s)
-    return Opening(rungs, speed.latency_s, plan)
+    return Opening(rungs, speed, plan)
 
 
 def contention() -> float:
