@@ -1,39 +1,54 @@
 """Write the measured tables of the README and the guides from ``benchmarks/results``, which programs wrote.
 
     thinwire bench all-reduce --ranks 2,3,4,8 --against gloo --json > benchmarks/results/all_reduce.json
+    (the same with --ranks 4 --transport tcp --congestion-control bbr: all_reduce_tcp_bbr.json)
+    python benchmarks/shaped.py > benchmarks/results/shaped.json
+    python benchmarks/ddp.py > benchmarks/results/ddp.json
     python benchmarks/lab_fidelity.py --json
+    python benchmarks/probe_accuracy.py
+    python benchmarks/forecast.py
+    python benchmarks/codec_quality.py > benchmarks/results/codec_quality.json
+    python benchmarks/codec_speed.py > benchmarks/results/codec_speed.json
     python -m benchmarks.readme
 
-A test compares the pages with this, so they show what the results say and nothing else.
+A table stands between ``<!-- measured: NAME -->`` and ``<!-- measured: end -->``. A test compares the pages with this,
+so they show what the results say and nothing else.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
+from statistics import median
+from typing import TypeVar
 
 import msgspec
 
-from benchmarks import lab_fidelity
-from docs.blocks import filled
+from benchmarks import forecast, lab_fidelity, probe_accuracy
+from benchmarks.ddp import DdpReport
+from benchmarks.shaped import Share
 from thinwire.cli.measurement import Measurement, Report, speedup
-from thinwire.units import format_bytes, format_rate, format_seconds
+from thinwire.units import format_bytes, format_rate, format_seconds, three_digits
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-LAB_GUIDE = ROOT / "docs" / "guides" / "lab.md"
 RESULTS = ROOT / "benchmarks" / "results"
+GUIDES = ROOT / "docs" / "guides"
+PAGES = (README, GUIDES / "lab.md", GUIDES / "probe.md", GUIDES / "codecs.md")
+BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(\n<!-- measured: end -->)", re.DOTALL)
 SHOWN_RANKS = 4
+T = TypeVar("T")
 
 
-def published(page: Path) -> str:
-    """``page`` with its block of measurements written anew."""
-    return filled(page.read_text(encoding="utf-8"), "measured", BLOCKS[page]())
+def filled(page: str) -> str:
+    """``page`` with every block between markers written anew."""
+    return BLOCK.sub(lambda block: block[1] + "\n".join(BLOCKS[block[2]]()) + block[3], page)
 
 
 def _all_reduce() -> Iterator[str]:
-    report = msgspec.json.decode((RESULTS / "all_reduce.json").read_bytes(), type=Report)
+    report = _result("all_reduce", Report)
     pairs = list(zip(report.rows[::2], report.rows[1::2], strict=True))
     around = report.surroundings
     yield f"`all_reduce` of float32 over loopback, {SHOWN_RANKS} ranks, {around}, torch's default Gloo; medians of"
@@ -54,6 +69,47 @@ def _all_reduce() -> Iterator[str]:
         )
     )
     yield "ranks. Made by `thinwire bench all-reduce --ranks 2,3,4,8 --against gloo --json` and `benchmarks/readme.py`."
+
+
+def _tcp() -> Iterator[str]:
+    report = _result("all_reduce_tcp_bbr", Report)
+    ratios = [speedup(*pair) for pair in zip(report.rows[::2], report.rows[1::2], strict=True)]
+    sizes = [format_bytes(row.size_bytes) for row in report.rows[::2]]
+    yield (
+        "Within one host ranks read each other's memory, whatever the congestion control. Made to use TCP with "
+        f"BBR, like Gloo, thinwire is this many times faster with {report.rows[0].num_ranks} ranks: "
+        + ", ".join(f"{ratio:.2f} ({size})" for ratio, size in zip(ratios, sizes, strict=True))
+        + ". Both then spend their time in the kernel, copying."
+    )
+
+
+def _shaped() -> Iterator[str]:
+    yield "`all_reduce` of 16 MiB, 4 ranks, links shaped; the share of what they allow, headers included:\n"
+    yield "| network | the system's congestion control | thinwire | Gloo |"
+    yield "| --- | --- | ---: | ---: |"
+    shares = _result("shaped", list[Share])
+    for ours, theirs in zip(shares[::2], shares[1::2], strict=True):
+        yield (
+            f"| `{ours.scenario}` | {ours.congestion_control} | {ours.share_of_link:.1%} | {theirs.share_of_link:.1%} |"
+        )
+
+
+def _ddp() -> Iterator[str]:
+    report = _result("ddp", DdpReport)
+    yield (
+        f"A step of DistributedDataParallel, links unlimited, {report.rows[0].num_ranks} ranks on "
+        f"{report.surroundings}; medians of {len(report.rows[0].gloo_s)} pairs of runs:\n"
+    )
+    yield "| model | thinwire | Gloo | thinwire needs |"
+    yield "| --- | ---: | ---: | ---: |"
+    for row in report.rows:
+        ours, theirs = (format_seconds(median(times_s)) for times_s in (row.thinwire_s, row.gloo_s))
+        yield f"| {row.model} | {ours} | {theirs} | {row.ratio:.2f}x |"
+    yield "\nMade by `benchmarks/shaped.py` and `benchmarks/ddp.py`."
+
+
+def _result(name: str, shape: type[T]) -> T:
+    return msgspec.json.decode((RESULTS / f"{name}.json").read_bytes(), type=shape)
 
 
 def _range(num_ranks: int, pairs: list[tuple[Measurement, Measurement]]) -> str:
@@ -79,8 +135,82 @@ def _lab_fidelity() -> Iterator[str]:
     yield "\nMade by `benchmarks/lab_fidelity.py --json` and `benchmarks/readme.py`."
 
 
-BLOCKS: dict[Path, Callable[[], Iterator[str]]] = {README: _all_reduce, LAB_GUIDE: _lab_fidelity}
+def _probe_accuracy() -> Iterator[str]:
+    results = probe_accuracy.load()
+    days = sorted({result.surroundings.day for result in results})
+    yield f"Made by `benchmarks/probe_accuracy.py` in the lab, {results[0].surroundings}, {' to '.join(days)}."
+    yield "Truth, and after it the link that is farthest from it; a bound that is broken is **bold**.\n"
+    yield "| scenario, hosts | Mbit/s | round trip, ms | loss, % | named | quick form, Mbit/s | full, s | quick, s |"
+    yield "| --- | --- | --- | --- | --- | --- | ---: | ---: |"
+    for result in results:
+        rows = {row.demand: row for row in result.rows}
+        cells = [
+            _told(rows.get("bandwidth")),
+            _told(rows.get("round trip")),
+            _told(rows.get("loss"), 100),
+            "rightly" if rows["what stands out"].is_met else f"**{rows['what stands out'].measured}**",
+            _told(rows.get("bandwidth, quick form")),
+            f"{result.full_s:.1f}",
+            f"{result.quick_s:.2f}",
+        ]
+        yield f"| `{result.scenario}`, {result.num_hosts} | {' | '.join(cells)} |"
+
+
+def _told(row: probe_accuracy.Row | None, scale: float = 1.0) -> str:
+    if row is None:
+        return ""
+    if row.truth == row.measured == 0:
+        return "says that it cannot tell"
+    truth, measured = (
+        value if isinstance(value, str) else three_digits(value * scale)
+        for value in (row.truth, row.measured)
+    )
+    return f"{truth}, {measured}" if row.is_met else f"{truth}, **{measured}**"
+
+
+def _forecast() -> Iterator[str]:
+    yield "| series | mixture errs | best single predictor | ratio | in its interval | 2x flagged in | false |"
+    yield "| --- | ---: | --- | ---: | ---: | ---: | ---: |"
+    for name, result in forecast.load().items():
+        slowest = f"{max(result.delays_s):g} s ({len(result.delays_s)} changes)" if result.delays_s else ""
+        yield (
+            f"| {name} | {result.mixture:.1%} | {result.best:.1%}, {result.best_name} | {result.ratio:.2f} "
+            f"| {result.coverage:.0%} | {slowest} | {result.num_false} |"
+        ).replace("%", " %")
+
+
+def _codecs() -> Iterator[str]:
+    yield "Error of normal values, as a share of their squared norm, and the least there can be:\n"
+    yield "| codec | bits a value | error | least | ratio | bound |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: |"
+    for row in msgspec.json.decode((RESULTS / "codec_quality.json").read_bytes()):
+        yield (
+            f"| `{row['codec']}` | {row['bits_per_value']:.3f} | {row['nmse']:.4g} | {row['optimum']:.4g} "
+            f"| {row['ratio']:.3f} | {row['bound']} |"
+        )
+    yield "\nSpeed on one core, 64 MiB of float32; the ratio is to `numpy.copyto` of them in the same run:\n"
+    yield "| codec | what | float32 input | ratio | bound |"
+    yield "| --- | --- | ---: | ---: | ---: |"
+    for row in msgspec.json.decode((RESULTS / "codec_speed.json").read_bytes()):
+        missed = ", missed" if row["ratio"] < row["bound"] else ""
+        yield (
+            f"| `{row['codec']}` | {row['what']} | {format_rate(row['input_bytes_per_s'])} "
+            f"| {row['ratio']:.2f} | {row['bound'] or 'none'}{missed} |"
+        )
+
+
+BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
+    "all_reduce": _all_reduce,
+    "all_reduce_tcp": _tcp,
+    "shaped": _shaped,
+    "ddp": _ddp,
+    "lab_fidelity": _lab_fidelity,
+    "probe_accuracy": _probe_accuracy,
+    "forecast": _forecast,
+    "codecs": _codecs,
+}
+
 
 if __name__ == "__main__":
-    for page in BLOCKS:
-        page.write_text(published(page), encoding="utf-8")
+    for path in PAGES:
+        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
@@ -132,7 +132,7 @@ class Garbling(Half):
         how: "" as it should be, "short" too few bytes, "long" too many, or "raise" while it encodes.
     """
 
-    how: str = ""
+    how: str = field(default="", repr=False)
 
     def __str__(self) -> str:
         return "garbling"

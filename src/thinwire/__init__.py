@@ -19,17 +19,21 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["CodecMemory", "__version__", "all_reduce", "replace"]
+__all__ = ["CodecMemory", "DataParallel", "__version__", "all_reduce", "attach", "replace"]
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from thinwire.runtime.codec_memory import CodecMemory
     from thinwire.runtime.fidelity import all_reduce
+    from thinwire.training.attach import attach
+    from thinwire.training.data_parallel import DataParallel
 
 _LAZY = {
     "CodecMemory": "thinwire.runtime.codec_memory",
+    "DataParallel": "thinwire.training.data_parallel",
     "all_reduce": "thinwire.runtime.fidelity",
+    "attach": "thinwire.training.attach",
 }
 
 

@@ -63,9 +63,9 @@ def format_bytes(size_bytes: float) -> str:
     value = float(size_bytes)
     for unit in _BINARY[:-1]:
         if abs(value) < 1023.5:
-            return f"{_three_digits(value)} {unit}"
+            return f"{three_digits(value)} {unit}"
         value /= 1024
-    return f"{_three_digits(value)} {_BINARY[-1]}"
+    return f"{three_digits(value)} {_BINARY[-1]}"
 
 
 def format_seconds(duration_s: float) -> str:
@@ -76,8 +76,8 @@ def format_seconds(duration_s: float) -> str:
     """
     for scale, unit in ((1e-9, "ns"), (1e-6, "µs"), (1e-3, "ms")):
         if 0 < abs(duration_s) < 999.5 * scale:
-            return f"{_three_digits(duration_s / scale)} {unit}"
-    return f"{_three_digits(duration_s)} s"
+            return f"{three_digits(duration_s / scale)} {unit}"
+    return f"{three_digits(duration_s)} s"
 
 
 def format_rate(bytes_per_s: float) -> str:
@@ -89,9 +89,9 @@ def format_rate(bytes_per_s: float) -> str:
     value = float(bytes_per_s)
     for unit in ("B", "kB", "MB"):
         if abs(value) < 999.5:
-            return f"{_three_digits(value)} {unit}/s"
+            return f"{three_digits(value)} {unit}/s"
         value /= 1000
-    return f"{_three_digits(value)} GB/s"
+    return f"{three_digits(value)} GB/s"
 
 
 def format_bit_rate(bytes_per_s: float) -> str:
@@ -103,10 +103,15 @@ def format_bit_rate(bytes_per_s: float) -> str:
     value = bytes_per_s * 8 / 1000
     for unit in ("kbit", "Mbit"):
         if abs(value) < 999.5:
-            return f"{_three_digits(value)} {unit}/s"
+            return f"{three_digits(value)} {unit}/s"
         value /= 1000
-    return f"{_three_digits(value)} Gbit/s"
+    return f"{three_digits(value)} Gbit/s"
 
 
-def _three_digits(value: float) -> str:
+def three_digits(value: float) -> str:
+    """A number for people, who compare and do not compute.
+
+    >>> three_digits(1234.5), three_digits(0.09876)
+    ('1234', '0.0988')
+    """
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

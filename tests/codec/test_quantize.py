@@ -16,7 +16,9 @@ from thinwire.codec.kernels import quantize_numpy
 from thinwire.codec.quantize import Quantize
 from thinwire.errors import CodecError, UsageError
 
-LEVELS = st.sampled_from([(None, "nearest"), ("lloyd_max", "nearest"), ("uniform", "nearest"), (None, "stochastic")])
+LEVELS = st.sampled_from(
+    [(None, "nearest"), ("lloyd_max", "nearest"), ("uniform", "nearest"), (None, "stochastic")]
+)
 SPECIAL = np.array([0, -0.0, 1e-45, -1e-38, 1e-31, 3.4e38, -3.4e38, np.inf, np.nan, 1, -1, 7.5], np.float32)
 
 
@@ -73,7 +75,6 @@ def test_a_block_that_is_not_finite_is_decoded_as_nan_and_leaves_its_residual() 
     assert np.isnan(decoded[:8]).all()
     assert np.isfinite(decoded[8:]).all()
     np.testing.assert_array_equal(after[0][:8], state[0][:8])
-
 
 
 @pytest.mark.parametrize(

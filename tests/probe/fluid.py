@@ -21,6 +21,7 @@ from thinwire.probe.experiment import (
     Outcome,
     Reached,
     Report,
+    Together,
     TrainReport,
 )
 from thinwire.topology import Topology
@@ -79,6 +80,10 @@ class FluidNetwork:
                     one_stream_bytes_per_s=rate if experiment.alone_s else None,
                     several_streams_bytes_per_s=rate if experiment.together_s else None,
                 )
+        for host, report in reports.items():
+            out = [place for place, flow in enumerate(experiment.flows) if flow.source == host]
+            inward = [place for place, flow in enumerate(experiment.flows) if flow.destination == host]
+            report.sent_together, report.received_together = _together(out, rates), _together(inward, rates)
         for exchange in experiment.exchanges:
             self._exchange(exchange, experiment, reports)
         return Outcome(reports=reports, silent=dict.fromkeys(silent, "it is silent"))
@@ -109,6 +114,10 @@ class FluidNetwork:
             self.network.pipes[pipe].delay_s for pipe in self.network.path(source, destination)
         )
 
+    def _slowest(self, source: int, destination: int) -> float:
+        path = self.network.path(source, destination)
+        return min(min(self.network.pipes[pipe].rate_bytes_per_s for pipe in path), UNLIMITED)
+
     def loss(self, source: int, destination: int) -> float:
         kept = 1.0
         for pipe in self.network.path(source, destination):
@@ -117,12 +126,10 @@ class FluidNetwork:
 
     def _addresses(self, host: int, peer: int) -> list[Reached]:
         rtt_s = self.delay_s(host, peer) + self.delay_s(peer, host)
-        found = [
-            Reached(address=f"10.0.0.{peer}:1", source=f"10.0.0.{host}", interface="eth0", connect_s=rtt_s)
-        ]
+        found = [Reached(address=f"10.0.0.{peer}:1", source=f"10.0.0.{host}", interface="eth0", rtt_s=rtt_s)]
         if peer in self.second_address_rate:
             found.append(
-                Reached(address=f"10.9.0.{peer}:1", source="10.9.0.9", interface="eth1", connect_s=rtt_s)
+                Reached(address=f"10.9.0.{peer}:1", source="10.9.0.9", interface="eth1", rtt_s=rtt_s)
             )
         return found
 
@@ -141,10 +148,18 @@ class FluidNetwork:
             reports[host].trains[peer] = TrainReport(
                 num_sent=num_sent,
                 num_received=round(num_sent * (1 - self.loss(peer, host))),
+                num_expected=num_sent,
+                span_s=experiment.train_s,
                 delay_min_s=delay_s,
                 delay_median_s=delay_s + 0.2 * is_loaded,
                 jitter_s=0.0,
                 rtt_min_s=rtt_s,
                 rtt_median_s=rtt_s,
                 rtt_p99_s=rtt_s,
+                burst_bytes_per_s=self._slowest(peer, host) if experiment.burst_s else None,
             )
+
+
+def _together(places: list[int], rates: Sequence[float]) -> Together | None:
+    total = sum(rates[place] for place in places)
+    return Together(bytes_per_s=total, places=tuple(places)) if len(places) > 1 else None

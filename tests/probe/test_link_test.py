@@ -48,6 +48,13 @@ def test_every_way_is_tried_once() -> None:
     }
 
 
+def test_long_round_trips_take_longer() -> None:
+    network = FluidNetwork(Scenario(summary="", hosts=2, access=Access(rate_mbit=100, delay_ms=50)))
+    campaign = link_test(network.cards(), congestion_controls=["bbr"], way_s=1.0)
+    outcome = network.answer(next(campaign))
+    assert campaign.send(outcome).train_s == pytest.approx(30 * 0.2, rel=0.01)
+
+
 def test_more_streams_are_recommended_only_if_they_are_faster() -> None:
     way, reason = recommend([result(1, 94), result(4, 96)])
     assert way.num_streams == 1

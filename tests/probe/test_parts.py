@@ -1,4 +1,4 @@
-"""Matchings, estimates and passive learning: the small pure parts."""
+"""Matchings and estimates: the small pure parts."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinwire.probe.estimate import flow_report, steady_rate, train_report
+from thinwire.probe.estimate import flow_report, longer_train, steady_rate, together, train_report
 from thinwire.probe.matchings import rounds, teams
-from thinwire.probe.passive import PassiveLearner
 from thinwire.transport.bulk import Progress
 from thinwire.transport.datagrams import Train
-from thinwire.transport.tcp_info import TcpInfo
 
 
 @given(st.integers(1, 40))
@@ -53,50 +51,68 @@ def test_the_phases_of_a_flow_are_told_apart() -> None:
 
 
 def test_a_train_is_summed_up_and_impossible_round_trips_left_out() -> None:
-    report = train_report(Train(10, 4, [5.0, 5.1, 5.2, 5.3], [0.1, 0.2, -3.0, 0.3]))
+    report = train_report(Train(10, 4, delays_s=[5.0, 5.1, 5.2, 5.3], rtts_s=[0.1, 0.2, -3.0, 0.3]))
     assert (report.num_sent, report.num_received) == (10, 4)
     assert (report.delay_min_s, report.delay_median_s) == pytest.approx((5.0, 5.15))
     assert (report.rtt_min_s, report.rtt_median_s) == pytest.approx((0.1, 0.2))
     assert train_report(Train(10, 0)).rtt_min_s is None
 
 
-def lane(
-    sent: int, rate: float = 1e6, *, rtt_s: float = 0.01, app_limited: bool = False, again: int = 0
-) -> TcpInfo:
-    return TcpInfo(
-        rtt_s=rtt_s,
-        min_rtt_s=rtt_s,
-        delivery_rate_bytes_per_s=rate,
-        is_app_limited=app_limited,
-        bytes_sent=sent,
-        bytes_retransmitted=again,
-        bytes_delivered=sent,
-    )
+def test_a_clock_that_jumps_spoils_delays_one_way_and_nothing_else() -> None:
+    delays = [0.01] * 50 + [1000.01] * 50
+    report = train_report(Train(100, 100, delays_s=delays, rtts_s=[0.02] * 49 + [1000.02] + [0.02] * 50))
+    assert report.has_jumped
+    assert (report.jitter_s, report.delay_min_s, report.delay_median_s) == (None, None, None)
+    assert (report.rtt_median_s, report.rtt_p99_s) == pytest.approx((0.02, 0.02))
+    assert not train_report(Train(9, 9, delays_s=[0.01, 3.0], rtts_s=[0.02, 3.0])).has_jumped  # a long queue
 
 
-def test_traffic_teaches_bandwidth_and_round_trip_and_silence_nothing() -> None:
-    learner = PassiveLearner()
-    for step in range(1, 11):
-        assert not learner.observe("peer", [lane(1000 * step), lane(1000 * step, again=step)])
-        assert not learner.observe("peer", [lane(1000 * step, rate=5), lane(1000 * step, rate=5, again=step)])
-    learned = learner.learned("peer")
-    assert learned.bandwidth_bytes_per_s is not None
-    assert learned.bandwidth_bytes_per_s.value == pytest.approx(2e6)
-    assert learned.rtt_s is not None
-    assert learned.rtt_s.value == pytest.approx(0.01)
-    assert learned.retransmitted == pytest.approx(9 / 18_000)
+def test_a_longer_train_counts_more_and_keeps_the_delays() -> None:
+    first = train_report(Train(100, 98, 100, delays_s=[0.5], rtts_s=[0.1]))
+    both = longer_train(first, train_report(Train(50, 40, 50, delays_s=[0.9], rtts_s=[0.3])))
+    assert (both.num_received, both.num_expected, both.rtt_median_s) == (138, 150, 0.1)
 
 
-def test_a_sender_with_nothing_to_send_says_nothing_of_bandwidth() -> None:
-    learner = PassiveLearner()
-    learner.observe("peer", [lane(1000, app_limited=True)])
-    assert learner.learned("peer").bandwidth_bytes_per_s is None
-    assert learner.learned("peer").rtt_s is not None
+def flow(begin_s: float, end_s: float, rate: float) -> Progress:
+    progress = Progress()
+    for number in range(101):
+        at_s = begin_s + (end_s - begin_s) * number / 100
+        progress.note(at_s, round((at_s - begin_s) * rate), is_joined=False)
+    return progress
 
 
-def test_a_link_that_halves_is_noticed() -> None:
-    learner = PassiveLearner()
-    changes = [
-        learner.observe("peer", [lane(1000 * step, 1e6 if step < 20 else 4e5)]) for step in range(1, 30)
-    ]
-    assert changes.index(True) in (20, 21, 22, 23)
+def test_rates_are_added_up_only_for_the_time_that_flows_were_together() -> None:
+    found = together({0: flow(0, 1, 1e6), 4: flow(0.4, 1.4, 2e6), 5: flow(0.75, 1.7, 1)}, 1.0)
+    assert found is not None
+    assert found.places == (0, 4)
+    assert found.bytes_per_s == pytest.approx(3e6, rel=0.01)
+    assert together({0: flow(0, 1, 1e6), 1: flow(0.8, 1.8, 2e6)}, 1.0) is None
+    assert together({0: flow(0, 1, 1e6)}, 1.0) is None
+    starved = flow(0, 0.01, 1e6)
+    found = together({0: flow(0, 1, 1e6), 1: starved}, 1.0)
+    assert found is not None
+    assert (found.places, found.bytes_per_s) == ((0, 1), pytest.approx(1e6, rel=0.01))
+
+
+@pytest.mark.parametrize(("jitter_s", "is_told"), [(1e-5, True), (0.004, False)])
+def test_bursts_tell_the_bandwidth_unless_jitter_is_as_long_as_they_are(
+    jitter_s: float, is_told: bool
+) -> None:
+    bursts = {
+        number: [(number + 0.001 * place, number + 1e-5 * place) for place in range(9)]
+        for number in (1, 2, 3)
+    }
+    bursts[1] = [(1 + 0.01 * place, 1 + 1e-5 * place) for place in range(9)]  # something else was on the way
+    delays = [0.01 + jitter_s * (place % 3) for place in range(30)]
+    report = train_report(Train(30, 30, 30, delays_s=delays, rtts_s=[0.02] * 30, bursts=bursts))
+    frames = 1400 / 0.001 * 1442 / 1400 * 1448 / 1514
+    assert report.burst_bytes_per_s == (pytest.approx(frames) if is_told else None)
+
+
+def test_a_burst_that_came_as_fast_as_it_left_tells_of_its_sender_only() -> None:
+    bursts = {
+        number: [(number + 0.001 * place, number + 0.00095 * place) for place in range(9)]
+        for number in (1, 2)
+    }
+    train = Train(30, 30, 30, delays_s=[0.01] * 30, rtts_s=[0.02] * 30, bursts=bursts)
+    assert train_report(train).burst_bytes_per_s is None

@@ -100,3 +100,27 @@ def test_nothing_is_left_running_or_open() -> None:
     for future in probes(2, form="quick"):
         future.result()
     assert set(threading.enumerate()) <= before
+
+
+def test_a_clock_that_jumps_ahead_ends_a_probe_early_and_never_holds_it_up() -> None:
+    class Jumping:
+        """An hour passes at once, as for a machine that was suspended."""
+
+        def __init__(self) -> None:
+            self.num_asked = 0
+
+        def now_s(self) -> float:
+            self.num_asked += 1
+            return SYSTEM_CLOCK.now_s() + 3600 * (self.num_asked > 300)
+
+    store = ThreadStore()
+    began_s = SYSTEM_CLOCK.now_s()
+    with ThreadPoolExecutor(2) as pool:
+        options = {"form": "quick", "interface": "127.0.0.1"}
+        steady = pool.submit(probe, store, 0, 2, host="steady", **options)  # type: ignore[arg-type]
+        jumping = pool.submit(probe, store, 1, 2, host="jumping", clock=Jumping(), **options)  # type: ignore[arg-type]
+        topology = steady.result()
+        assert dumps(jumping.result()) == dumps(topology)
+    assert SYSTEM_CLOCK.now_s() - began_s < 20
+    assert [link.loss for link in topology.links] == [0, 0]
+    assert all((link.rtt_median_s or 0) < 1 for link in topology.links)

@@ -11,6 +11,7 @@ from thinwire.runtime.lowering import (
     Grid,
     Lowered,
     lower,
+    pooled_bytes,
     segment_bytes_for,
 )
 
@@ -158,6 +159,40 @@ def test_only_what_may_come_before_its_dependencies_counts_as_staged() -> None:
     )
     lowered = lower(program, lambda ref: 10, 8, GRID)
     assert lowered.staging_bytes == 80
+
+
+def test_a_payload_is_cut_where_its_chunk_is() -> None:
+    """So its first segment is sent while the last is still to be encoded, and memory is held segment by segment."""
+    payload = (Ref(Buffer.PAYLOAD, 0),)
+    program = (
+        Op(kind=OpKind.ENCODE, source=data(0), target=payload),
+        Op(kind=OpKind.SEND, peer=1, source=payload, deps=(0,)),
+        Op(kind=OpKind.SEND, peer=2, source=payload, deps=(0,)),
+        Op(kind=OpKind.DECODE, source=payload, target=data(0), deps=(0,)),
+    )
+    lowered = lower(program, lambda ref: 100, ITEMSIZE, GRID, lambda elements: elements + 3)
+    by_kind = {kind: _by_kind(lowered, kind) for kind in (OpKind.ENCODE, OpKind.SEND, OpKind.DECODE)}
+    encodes = by_kind[OpKind.ENCODE]
+    assert len(encodes) == len(by_kind[OpKind.DECODE]) == len(by_kind[OpKind.SEND]) // 2 > 1
+    for index, encode in enumerate(encodes):
+        segment = lowered.segments[encode]
+        readers = [
+            sends[index]
+            for sends in (by_kind[OpKind.SEND][: len(encodes)], by_kind[OpKind.SEND][len(encodes) :])
+        ]
+        assert segment.dependents == (*readers, by_kind[OpKind.DECODE][index])
+        assert lowered.readers[segment.payload] == (3, 2)
+    assert lowered.bytes_to == {1: 100 + 3 * len(encodes), 2: 100 + 3 * len(encodes)}
+    assert lowered.staging_bytes == sum(
+        pooled_bytes(lowered.segments[encode].num_bytes) for encode in encodes
+    )
+
+
+@given(st.integers(0, 1 << 40))
+def test_pooled_buffers_are_few_kinds_and_waste_little(num_bytes: int) -> None:
+    capacity = pooled_bytes(num_bytes)
+    assert num_bytes <= capacity <= max(64, num_bytes * 1.125)
+    assert pooled_bytes(capacity) == capacity
 
 
 @given(st.integers(0, 1 << 40), st.sampled_from([GRID, LOCAL_GRID, NETWORK_GRID]))

@@ -54,6 +54,15 @@ def test_images_train() -> None:
     assert answer.stdout.splitlines()[-1].startswith("step 4/4 loss ")
 
 
+def test_the_autopilot_reports() -> None:
+    command = "run", "--nproc-per-node=2", "examples/train_autopilot.py", "--steps=10", "--width=64"
+    answer = thinwire(*command, "--fidelity=quantize(bits=4)")
+    assert answer.returncode == 0, answer.stderr
+    assert "step 10/10 loss " in answer.stdout
+    assert "fidelity quantize(bits=4)" in answer.stdout
+    assert "from step 1: plan 1: as asked for" in answer.stdout
+
+
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
 def test_an_example_is_short(example: Path) -> None:
     assert len(example.read_text(encoding="utf-8").splitlines()) <= 80

@@ -61,6 +61,30 @@ def test_sums_and_averages(tcp_world: World, codec: Codec) -> None:
     tcp_world.run(sums_of_every_size_and_type, codec)
 
 
+def steps_of_four_bits() -> None:
+    """Each step is rough; their mean is not, because what a step leaves out comes with the next."""
+    ranks, rank = dist.get_world_size(), dist.get_rank()
+    memory = thinwire.CodecMemory()
+    expected = sum(contribution(other, 100_001, torch.float32).double() for other in range(ranks))
+    mean = torch.zeros(100_001, dtype=torch.float64)
+    errors = []
+    for step in range(1, 17):
+        tensor = contribution(rank, 100_001, torch.float32)
+        thinwire.all_reduce(tensor, fidelity="quantize(bits=4)", memory=memory["gradient"])
+        assert_replicas_are_equal(tensor)
+        mean += (tensor - mean) / step
+        errors.append(float((mean - expected).norm() / torch.as_tensor(expected).norm()))
+    if ranks > 1:
+        assert 0.02 < errors[0] < 0.2
+        assert errors[-1] < errors[0] / 8
+    else:
+        assert errors[-1] < 1e-6
+
+
+def test_four_bits_with_error_feedback(tcp_world: World) -> None:
+    tcp_world.run(steps_of_four_bits)
+
+
 def sums_of_awkward_tensors() -> None:
     ranks, rank = dist.get_world_size(), dist.get_rank()
     matrix = torch.full((30, 40), float(rank))

@@ -13,6 +13,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
+import thinwire
+from tests.codecs import Exact, Half
 from tests.system.world import World
 from thinwire.errors import PeerError
 
@@ -72,6 +74,10 @@ def peak_growth_bytes(collective: str) -> int:
     elif collective == "all_reduce of bfloat16":
         half = whole.view(torch.bfloat16)
         dist.all_reduce(half, op=dist.ReduceOp.MAX)
+    elif collective == "encoded all_reduce":
+        thinwire.all_reduce(whole, fidelity=Exact())
+    elif collective == "encoded all_reduce of bfloat16":
+        thinwire.all_reduce(whole.view(torch.bfloat16), fidelity=Half())
     elif collective == "all_gather":
         dist.all_gather_single(whole, part)
     elif collective == "reduce_scatter":
@@ -87,7 +93,16 @@ def _status_bytes(field: str) -> int:
 
 
 @pytest.mark.parametrize(
-    "collective", ["all_reduce", "all_reduce of bfloat16", "all_gather", "reduce_scatter", "broadcast"]
+    "collective",
+    [
+        "all_reduce",
+        "all_reduce of bfloat16",
+        "encoded all_reduce",
+        "encoded all_reduce of bfloat16",
+        "all_gather",
+        "reduce_scatter",
+        "broadcast",
+    ],
 )
 def test_memory_beyond_the_tensors_is_bounded(world: World, collective: str) -> None:
     growth = world.run(peak_growth_bytes, collective)

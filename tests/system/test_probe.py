@@ -69,6 +69,34 @@ def test_a_slow_host_is_measured_and_named_in_a_lab(slow_lab: Lab, tmp_path: Pat
     assert "host2's uplink and downlink are" in said.getvalue()
 
 
+QUICK = """
+import os
+from torch.distributed.rendezvous import rendezvous
+from thinwire.probe import probe
+
+def sent() -> int:
+    [line] = [line for line in open("/proc/self/net/dev") if "eth0:" in line]
+    return int(line.split(":")[1].split()[8])
+
+rank, num_ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+store = next(rendezvous("env://", rank, num_ranks))[0]
+before = sent()
+topology = probe(store, rank, num_ranks, form="quick")
+assert len(topology.links) == num_ranks * (num_ranks - 1), topology
+print(sent() - before)
+"""
+
+
+def test_the_quick_form_sends_less_than_a_percent_of_what_ten_seconds_carry(slow_lab: Lab) -> None:
+    said = io.StringIO()
+    statuses = run_everywhere(slow_lab.record, [sys.executable, "-c", QUICK], stdout=said)
+    assert set(statuses.values()) == {0}
+    for line in said.getvalue().splitlines():
+        host, num_bytes = line.split("|")
+        rate = (10 if host.strip() == "host2" else 50) * MBIT
+        assert 0 < int(num_bytes) < 0.01 * 10 * rate
+
+
 def test_a_host_that_does_not_come_is_a_gap_and_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "RANK": "0",

@@ -7,13 +7,14 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 from thinwire.clock import SYSTEM_CLOCK
 from thinwire.errors import LinkError, UsageError
 from thinwire.transport.bulk import TOKEN_BYTES, BulkSink, Poured, Progress, greet, pour
-from thinwire.transport.datagrams import DatagramPort
+from thinwire.transport.datagrams import DatagramPort, burst_rate
 from thinwire.transport.tcp import congestion_controls
 from thinwire.transport.tcp_info import tcp_info
 
@@ -120,15 +121,16 @@ def test_trains_see_every_datagram_and_round_trips_without_a_common_clock() -> N
         def now_s(self) -> float:
             return SYSTEM_CLOCK.now_s() + 1000
 
-    ports = [DatagramPort(TOKEN, "127.0.0.1", clock) for clock in (SYSTEM_CLOCK, Ahead())]
-    stranger = DatagramPort(secrets.token_bytes(TOKEN_BYTES), "127.0.0.1", SYSTEM_CLOCK)
+    clocks = enumerate((SYSTEM_CLOCK, Ahead()))
+    ports = [DatagramPort(TOKEN, number, "127.0.0.1", clock) for number, clock in clocks]
+    stranger = DatagramPort(secrets.token_bytes(TOKEN_BYTES), 1, "127.0.0.1", SYSTEM_CLOCK)
     timing = {"interval_s": 0.002, "duration_s": 0.1, "linger_s": 2.0, "size_bytes": 64}
     with ThreadPoolExecutor(3) as pool:
         addresses = [("127.0.0.1", port.port) for port in ports]
-        noise = pool.submit(stranger.exchange, addresses[0], 1, **(timing | {"linger_s": 0.0}))
-        first = pool.submit(ports[0].exchange, addresses[1], 1, **timing)
-        second = pool.submit(ports[1].exchange, addresses[0], 1, **timing)
-        trains = [first.result(), second.result()]
+        noise = pool.submit(stranger.exchange, {0: addresses[0]}, 1, **(timing | {"linger_s": 0.0}))
+        first = pool.submit(ports[0].exchange, {1: addresses[1]}, 1, **timing)
+        second = pool.submit(ports[1].exchange, {0: addresses[0]}, 1, **timing)
+        trains = [first.result()[1], second.result()[0]]
         noise.result()
     for port in (*ports, stranger):
         port.close()
@@ -139,11 +141,47 @@ def test_trains_see_every_datagram_and_round_trips_without_a_common_clock() -> N
 
 
 def test_a_silent_peer_does_not_hold_up_a_train() -> None:
-    port = DatagramPort(TOKEN, "127.0.0.1", SYSTEM_CLOCK)
-    train = port.exchange(("127.0.0.1", 9), 1, interval_s=0.01, duration_s=0.03, linger_s=0.02, size_bytes=64)
+    port = DatagramPort(TOKEN, 0, "127.0.0.1", SYSTEM_CLOCK)
+    timing = {"interval_s": 0.01, "duration_s": 0.03, "linger_s": 0.02}
+    train = port.exchange({1: ("127.0.0.1", 9)}, 1, **timing)[1]
     port.close()
     assert train.num_received == 0
     assert train.num_sent >= 1
+
+
+def test_several_partners_at_once_are_told_apart_and_send_bursts_in_turns() -> None:
+    clocks = [
+        SimpleNamespace(now_s=lambda ahead=number: SYSTEM_CLOCK.now_s() + 1000 * ahead) for number in range(3)
+    ]
+    ports = [DatagramPort(TOKEN, number, "127.0.0.1", clock) for number, clock in enumerate(clocks)]
+    addresses = {number: ("127.0.0.1", port.port) for number, port in enumerate(ports)}
+    timing = {"interval_s": 0.005, "duration_s": 0.2, "linger_s": 2.0, "burst_s": 1e-5, "num_hosts": 3}
+    with ThreadPoolExecutor(3) as pool:
+        futures = [
+            pool.submit(
+                port.exchange,
+                {other: addresses[other] for other in addresses if other != number},
+                7,
+                **timing,
+            )
+            for number, port in enumerate(ports)
+        ]
+        found = [future.result() for future in futures]
+    for port in ports:
+        port.close()
+    for own, trains in enumerate(found):
+        for other, train in trains.items():
+            sent = found[other][own]
+            assert train.num_received == sent.num_sent
+            assert min(train.delays_s) == pytest.approx(1000 * (own - other), abs=0.1)
+            assert all(abs(rtt_s) < 0.1 for rtt_s in train.rtts_s)
+            assert sorted(train.bursts) == [1, 2, 3, 4]
+            assert sum(map(len, train.bursts.values())) == sent.burst_datagrams_sent
+            assert all(burst_rate([at_s for at_s, _ in burst]) > 1e6 for burst in train.bursts.values())
+
+
+def test_a_burst_that_is_too_short_says_nothing() -> None:
+    assert burst_rate([]) == burst_rate([0.0, 1.0, 2.0]) == burst_rate([1.0] * 6) == 0
 
 
 def test_a_closed_sink_leaves_no_thread() -> None:

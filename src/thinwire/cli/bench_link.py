@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from thinwire.cli.bench import bench
 from thinwire.cli.terminal import data, talk
 from thinwire.errors import UsageError
+from thinwire.units import three_digits
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def link(
     way_s: Annotated[
-        float, typer.Option("--seconds", metavar="SECONDS", help="How long each way is tried.")
+        float, typer.Option("--seconds", metavar="SECONDS", help="How long each way is tried, at least.")
     ] = 1.0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
 ) -> None:
@@ -93,7 +94,7 @@ def _table(test: LinkTest) -> Table:
             (result.rtt_p999_s, 1e3),
             (result.error_rate, 100),
         ]
-        cells = ["-" if value is None else f"{value * scale:.3g}" for value, scale in values]
+        cells = ["-" if value is None else three_digits(value * scale) for value, scale in values]
         mark = "bold" if result.way == test.recommended else None
         table.add_row(str(result.way), *cells, style=mark)
     return table

@@ -81,28 +81,30 @@ def compare(
             name: progress.add_task(name, start=False, total=0, loss="-") for name in ("thinwire", "gloo")
         }
 
-        def train(name: str, *launch: str) -> Training:
+        def run(name: str, *launch: str) -> Training:
             progress.start_task(bars[name])
 
             def show(step: int, steps: int, loss: float) -> None:
                 progress.update(bars[name], completed=step, total=steps, loss=f"{loss:.3f}")
 
-            training = _train([*launch, f"--nproc-per-node={ranks}", *script], show)
+            training = train([*launch, f"--nproc-per-node={ranks}", *script], show)
             progress.stop_task(bars[name])
             return training
 
         with tempfile.TemporaryDirectory(prefix="thinwire-compare-") as folder:
             trace = Path(folder) / "trace.json"
-            ours = train("thinwire", "--replace", "gloo", "--trace", str(trace))
+            ours = run("thinwire", "--replace", "gloo", "--trace", str(trace))
             ours.sent_bytes = _bytes_of_links(trace)
         carried_before = _loopback_bytes()
-        theirs = train("gloo")
+        theirs = run("gloo")
         theirs.sent_bytes = _loopback_bytes() - carried_before
     _print_table(ours, theirs)
 
 
-def _train(launch: list[str], show: Callable[[int, int, float], None]) -> Training:
-    """Run ``thinwire run`` with ``launch`` to its end and note every step.
+def train(launch: list[str], show: Callable[[int, int, float], None]) -> Training:
+    """Run ``thinwire run`` with the options and the script in ``launch`` to its end, and note every step.
+
+    ``show`` is called at the end of each step, with its number, how many there will be, and the loss.
 
     Raises:
         ThinwireError: the run failed, or printed fewer than two steps.

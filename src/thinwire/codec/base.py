@@ -76,6 +76,11 @@ class Codec(ABC):
         """Whether the mean of decode(encode(x)) over all seeds is x."""
         return self.is_lossless
 
+    @property
+    def has_feedback(self) -> bool:
+        """Whether its state holds what it left out, and sends it later: then nobody else should."""
+        return False
+
     @abstractmethod
     def payload_bound(self, shape: Shape) -> int:
         """The most bytes that the payload of any values of this shape may have."""

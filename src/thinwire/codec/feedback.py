@@ -36,6 +36,11 @@ class ErrorFeedback(Codec):
     def is_lossless(self) -> bool:
         return self.inner.is_lossless
 
+    @property
+    def has_feedback(self) -> bool:
+        """Yes: it is what this codec does."""
+        return True
+
     def payload_bound(self, shape: Shape) -> int:
         return self.inner.payload_bound(shape)
 

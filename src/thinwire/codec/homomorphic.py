@@ -16,11 +16,12 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite, prod, sqrt
+from typing import Any
 
 import numpy as np
 
 from thinwire.codec.base import Array, Codec, Floats, Payload, Shape, State
-from thinwire.codec.kernels.homomorphic import add_integers, decode_integers, encode_integers, write_integers
+from thinwire.codec.kernels.homomorphic import add_integers, round_values, scale_integers
 from thinwire.codec.kernels.low_rank import largest_magnitude
 from thinwire.errors import CodecError, UsageError
 
@@ -96,11 +97,10 @@ class Homomorphic(Codec):
         largest = float(state[0][0]) or float(largest_magnitude(values.reshape(-1)))
         payload[: _HEAD.size] = np.frombuffer(_HEAD.pack(largest, 1), np.uint8)
         factor = self.limit / largest if largest else 0.0
-        integers = payload[_HEAD.size :]
+        integers = np.empty(values.size, self._integers)
         seed64 = np.uint64(seed % 2**64)
-        encode_integers(
-            values.reshape(-1), factor, self.limit, self.stochastic, seed64, self.bits // 8, integers
-        )
+        round_values(values.reshape(-1), factor, self.limit, self.stochastic, seed64, integers)
+        self._write(integers, payload)
         return self.payload_bound(values.shape)
 
     def sum_payloads(self, payloads: Sequence[Payload], shape: Shape) -> Payload:
@@ -124,11 +124,11 @@ class Homomorphic(Codec):
             )
         sums = np.zeros(prod(shape), np.int64)
         for payload, (_, count) in zip(payloads, heads, strict=True):
-            if not add_integers(payload[_HEAD.size :], self.bits // 8, count * self.limit, sums):
+            if not add_integers(self._read(payload), count * self.limit, sums):
                 raise self._out_of_range(count)
         out = np.empty(self.payload_bound(shape), np.uint8)
         out[: _HEAD.size] = np.frombuffer(_HEAD.pack(heads[0][0], total), np.uint8)
-        write_integers(sums, self.bits // 8, out[_HEAD.size :])
+        self._write(sums.astype(self._integers), out)
         return out
 
     def decode_into(self, payload: Payload, out: Floats) -> None:
@@ -141,10 +141,21 @@ class Homomorphic(Codec):
 
     def _decode(self, payload: Payload, out: Floats, *, add: bool) -> None:
         largest, count = self._head(payload, out.shape)
-        integers = payload[_HEAD.size :]
-        step, flat = largest / self.limit, out.reshape(-1)
-        if not decode_integers(integers, self.bits // 8, count * self.limit, step, add, flat):
+        step, most = largest / self.limit, count * self.limit
+        if not scale_integers(self._read(payload), most, step, add, out.reshape(-1)):
             raise self._out_of_range(count)
+
+    @property
+    def _integers(self) -> np.dtype[Any]:
+        return np.dtype(f"i{self.bits // 8}")
+
+    def _write(self, integers: Array, payload: Payload) -> None:
+        little = integers.astype(self._integers.newbyteorder("<"), copy=False).view(np.uint8)
+        payload[_HEAD.size : _HEAD.size + little.size] = little
+
+    def _read(self, payload: Payload) -> Array:
+        aligned = payload[_HEAD.size :].copy()
+        return aligned.view(self._integers.newbyteorder("<")).astype(self._integers, copy=False)
 
     def _head(self, payload: Array, shape: Shape) -> tuple[float, int]:
         if payload.size != self.payload_bound(shape):

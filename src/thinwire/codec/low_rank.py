@@ -2,7 +2,8 @@
 
 One step of subspace iteration for each encode: P = M Q, orthonormalised; Q' = M^T P; the payload is P and Q', and Q'
 is the basis of the next encode of the same tensor. Gradients of successive steps have much of their subspace in
-common, so this one step comes close to the singular value decomposition, which would cost a hundred times more.
+common, so this one step comes close to the singular value decomposition, which would cost a hundred times more. The
+first encode, which begins with noise, takes three steps.
 
 What is decoded, P P^T M, is a projection of M: never longer than M, and M without error if M has so low a rank. Every
 tensor is scaled by its own largest magnitude and every vector normalised for itself, so the scales of different
@@ -34,6 +35,7 @@ from thinwire.errors import CodecError, UsageError
 _PLAIN = Plain()
 _SMALLEST = float(np.finfo(np.float32).tiny)
 _ROUNDING = 1e-5
+_FIRST_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -89,17 +91,19 @@ class LowRank(Codec):
             return _PLAIN.encode_into(values, state, seed, payload, next_state)
         num_rows, num_columns = _matrix(shape)
         matrix, basis = values.reshape(num_rows, num_columns), next_state[0]
+        num_steps = 1 if state[0].any() else _FIRST_STEPS
         np.copyto(basis, state[0])
         for index, vector in enumerate(basis):
             if not vector.any():
                 fill_noise(np.uint64((seed * 0x9E3779B97F4A7C15 + index) % 2**64), vector)
-        largest = float(largest_magnitude(values.reshape(-1)))
-        scale = np.float32(1 / max(largest, _SMALLEST))
+        largest = max(float(largest_magnitude(values.reshape(-1))), _SMALLEST)
+        scale = np.float32(1 / largest)
         left = np.empty((self.low_rank_dim, num_rows), np.float64)
-        times_vectors(matrix, scale, basis, left)
-        orthonormalise(left)
-        transposed_times_vectors(matrix, scale, left, basis)
-        _PLAIN.encode_into(np.float32([largest]), (), 0, payload, ())
+        for _ in range(num_steps):
+            times_vectors(matrix, scale, basis, left)
+            orthonormalise(left)
+            transposed_times_vectors(matrix, scale, left, basis)
+        _PLAIN.encode_into(np.array([largest], np.float32), (), 0, payload, ())
         at = 4
         for factor in (left.astype(np.float32), basis):
             at += _PLAIN.encode_into(factor, (), 0, payload[at:], ())

@@ -29,7 +29,7 @@ class Momentum(Codec):
     approximation of x, so the error has no bound; over many encodes all of it is sent.
 
     Args:
-        codec: what encodes v.
+        inner: what encodes v.
         momentum: at least 0, less than 1; with 0 this is error feedback.
 
     Raises:
@@ -43,7 +43,7 @@ class Momentum(Codec):
     (array([4., 0.], dtype=float32), array([0. , 2.5], dtype=float32))
     """
 
-    codec: Codec
+    inner: Codec
     momentum: float = 0.9
 
     def __post_init__(self) -> None:
@@ -55,13 +55,18 @@ class Momentum(Codec):
         """No: it sends what came before, too."""
         return False
 
+    @property
+    def has_feedback(self) -> bool:
+        """Yes: it is what this codec does."""
+        return True
+
     def payload_bound(self, shape: Shape) -> int:
         """The codec's."""
-        return self.codec.payload_bound(shape)
+        return self.inner.payload_bound(shape)
 
     def payload_bytes(self, shape: Shape) -> int | None:
         """The codec's."""
-        return self.codec.payload_bytes(shape)
+        return self.inner.payload_bytes(shape)
 
     def error_bound(self, shape: Shape) -> float:
         """None: see the class."""
@@ -69,7 +74,7 @@ class Momentum(Codec):
 
     def initial_state(self, shape: Shape) -> State:
         """Nothing moves and nothing is owed."""
-        return (np.zeros(shape, np.float32), np.zeros(shape, np.float32), *self.codec.initial_state(shape))
+        return (np.zeros(shape, np.float32), np.zeros(shape, np.float32), *self.inner.initial_state(shape))
 
     def encode_into(
         self, values: Floats, state: State, seed: int, payload: Payload, next_state: State
@@ -79,17 +84,17 @@ class Momentum(Codec):
         np.multiply(velocity, np.float32(self.momentum), out=next_velocity)
         next_velocity += values
         np.copyto(next_owed, owed)
-        num_bytes = self.codec.encode_with_residual(
+        num_bytes = self.inner.encode_with_residual(
             next_velocity, next_owed, tuple(own), seed, payload, tuple(own_next)
         )
-        was_sent = self.codec.decode(payload[:num_bytes], values.shape) != 0
+        was_sent = self.inner.decode(payload[:num_bytes], values.shape) != 0
         np.copyto(next_velocity, np.float32(0), where=was_sent)
         return num_bytes
 
     def decode_into(self, payload: Payload, out: Floats) -> None:
         """As the codec; see ``Codec.decode_into``."""
-        self.codec.decode_into(payload, out)
+        self.inner.decode_into(payload, out)
 
     def add_decoded(self, payload: Payload, out: Floats) -> None:
         """As the codec."""
-        self.codec.add_decoded(payload, out)
+        self.inner.add_decoded(payload, out)

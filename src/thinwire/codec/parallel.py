@@ -1,9 +1,9 @@
 """Large encodes on several threads, but only on cores that the training does not use.
 
 How many are free is decided at each call: the cores this process may run on, shared evenly among the ranks that
-torchrun started here (LOCAL_WORLD_SIZE), less the threads that torch computes with (torch's own number if torch is
+torchrun started here (LOCAL_WORLD_SIZE), less the threads that torch computes with (torch's own number if it is
 loaded, else OMP_NUM_THREADS, else all cores, which is what torch would take). The calling thread always takes
-part, so with nothing free it encodes alone. Parts are cut at block borders, so their number does not show in the payload.
+part, so with nothing free it encodes alone. Parts are cut at block borders, so the payload is the same.
 
 Not here: the kernels, which release the GIL.
 """
@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 _LEAST_VALUES_A_THREAD = 1 << 20  # takes about a millisecond, ten times what starting a thread does
 
@@ -38,9 +39,7 @@ def in_parts(num_blocks: int, block: int, work: Callable[[int, int], None]) -> N
         return
     borders = [num_blocks * part // num_threads for part in range(num_threads + 1)]
     with ThreadPoolExecutor(num_threads - 1, thread_name_prefix="thinwire-codec") as pool:
-        others = [
-            pool.submit(work, *part) for part in zip(borders[1:-1], borders[2:], strict=True)
-        ]
+        others = [pool.submit(work, *part) for part in pairwise(borders[1:])]
         work(borders[0], borders[1])
         for other in others:
             other.result()

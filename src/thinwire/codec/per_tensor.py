@@ -15,7 +15,7 @@ from thinwire.errors import UsageError
 
 @dataclass(frozen=True)
 class PerTensor(Codec):
-    """Choose by the shape: ``matrices`` for two dimensions or more, ``vectors`` for fewer, ``small`` for either if small.
+    """Choose by the shape: ``matrices`` for two dimensions or more, ``vectors`` for fewer, ``small`` for small ones.
 
     Whether it is lossless or unbiased depends on all three, because these do not know of a shape.
 

@@ -63,14 +63,18 @@ class Quantize(Codec):
         if self.bits not in tables.BITS:
             raise UsageError(f"quantize takes bits of {', '.join(map(str, tables.BITS))}, not {self.bits}")
         if not 8 <= self.block <= _MOST_BLOCK or self.block % 8:
-            raise UsageError(f"quantize takes a block that is a multiple of 8 up to {_MOST_BLOCK}, not {self.block}")
+            raise UsageError(
+                f"quantize takes a block that is a multiple of 8 up to {_MOST_BLOCK}, not {self.block}"
+            )
         if self.rounding == "stochastic" and self.levels == "lloyd_max":
             raise UsageError(
                 "Lloyd-Max levels do not reach the largest values, so they cannot be rounded without bias; "
                 "write levels=uniform, or rotate(quantize(scale=unbiased))"
             )
         if self.scale == "unbiased" and self._is_uniform:
-            raise UsageError("the unbiased scale is for Lloyd-Max levels and rounding=nearest; write levels=lloyd_max")
+            raise UsageError(
+                "the unbiased scale is for Lloyd-Max levels and rounding=nearest; write levels=lloyd_max"
+            )
 
     @property
     def is_unbiased(self) -> bool:
@@ -102,7 +106,9 @@ class Quantize(Codec):
         if self._is_uniform:
             steps = 2 if self.rounding == "stochastic" else 1
             return steps * sqrt(width) / ((1 << self.bits) - 1) + 1e-5
-        if self.scale == "unbiased":  # the squared cosine of x and q is at least their least mean over their largest
+        if (
+            self.scale == "unbiased"
+        ):  # the squared cosine of x and q is at least their least mean over their largest
             least, largest = self._table[len(self._table) // 2], self._table[-1]
             return sqrt(width * float(largest) / float(least))
         return 1 + 1e-5

@@ -1,4 +1,4 @@
-"""Random-k: values at places that a seed chooses, so that the places need no bytes (Konecny et al. 2016; Stich et al. 2018).
+"""Random-k: values at places that a seed chooses, and that need no bytes (Konecny et al. 2016; Stich et al. 2018).
 
 The values are cut into k equal parts and one of each is kept. Ranks that encode with the same seed keep the same
 places, so their sums are sums of what was sent.
@@ -14,21 +14,23 @@ from math import ceil, prod
 import numpy as np
 
 from thinwire.codec.base import Array, Codec, Floats, Payload, Shape, State
+from thinwire.codec.combining import count_or_fraction
 from thinwire.codec.kernels.random_k import places
 from thinwire.codec.plain import Plain
-from thinwire.errors import CodecError, UsageError
+from thinwire.errors import CodecError
 
 _SEED_BYTES = 8
+_LARGEST = np.finfo(np.float32).max
 
 
 @dataclass(frozen=True)
 class RandomK(Codec):
     """Keep one value, chosen by the seed, of each of k equal parts of the tensor.
 
-    Payload: the seed (64 bits, lowest byte first), then the payload of ``values`` for the kept values as one flat tensor.
+    Payload: the seed (64 bits, lowest byte first), then the payload of ``values`` for the kept values as a flat tensor.
 
     Args:
-        k: how many to keep: a count, or a fraction of the values if it is a float below 1.
+        k: how many to keep: a count, or a fraction of the values if it is below 1.
         unbiased: multiply each by the length of its part, so that the mean over all seeds is the tensor; for use
             without error feedback, under which the plain values do better.
         values: the codec of what is kept.
@@ -41,13 +43,12 @@ class RandomK(Codec):
     np.float32(3.0)
     """
 
-    k: int | float
+    k: float
     unbiased: bool = True
     values: Codec = field(default_factory=Plain)
 
     def __post_init__(self) -> None:
-        if not (0 < self.k < 1 if isinstance(self.k, float) else self.k >= 1):
-            raise UsageError(f"random_k: expected a count from 1 or a fraction between 0 and 1, found k={self.k!r}")
+        object.__setattr__(self, "k", count_or_fraction(self.k, self.name()))
 
     @property
     def is_unbiased(self) -> bool:
@@ -57,7 +58,7 @@ class RandomK(Codec):
     def num_kept(self, shape: Shape) -> int:
         """How many values are kept."""
         size = prod(shape)
-        return ceil(self.k * size) if isinstance(self.k, float) else min(self.k, size)
+        return ceil(self.k * size) if self.k < 1 else min(int(self.k), size)
 
     def payload_bound(self, shape: Shape) -> int:
         """The seed and the values."""
@@ -90,7 +91,9 @@ class RandomK(Codec):
         payload[:_SEED_BYTES] = np.frombuffer((seed % 2**64).to_bytes(_SEED_BYTES, "little"), np.uint8)
         where, factors = self._places(values.shape, seed)
         chosen = values.reshape(-1)[where]
-        chosen *= factors
+        with np.errstate(over="ignore"):
+            chosen *= factors
+        np.clip(chosen, -_LARGEST, _LARGEST, out=chosen)
         return _SEED_BYTES + self.values.encode_into(chosen, state, seed, payload[_SEED_BYTES:], next_state)
 
     def decode_into(self, payload: Payload, out: Floats) -> None:

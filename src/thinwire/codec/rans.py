@@ -40,69 +40,69 @@ _MOST_SYMBOLS = 2**32 - 1
 
 @dataclass(frozen=True)
 class Rans(Codec):
-    """Write the payload of ``codec`` in as few bytes as the frequencies of its bytes allow.
+    """Write the payload of ``inner`` in as few bytes as the frequencies of its bytes allow.
 
-    Values, error and bias are those of ``codec``; the payload is at most one byte longer.
+    Values, error and bias are those of ``inner``; the payload is at most one byte longer.
 
     Args:
-        codec: what turns values into bytes.
+        inner: what turns values into bytes.
 
     >>> from thinwire.codec.plain import Plain
     >>> len(Rans(Plain()).encode(np.ones(1000, np.float32)).payload)
-    303
+    793
     """
 
-    codec: Codec
+    inner: Codec
 
     @property
     def is_lossless(self) -> bool:
         """As the codec is."""
-        return self.codec.is_lossless
+        return self.inner.is_lossless
 
     @property
     def is_unbiased(self) -> bool:
         """As the codec is."""
-        return self.codec.is_unbiased
+        return self.inner.is_unbiased
 
     def payload_bound(self, shape: Shape) -> int:
         """One byte more than the codec's."""
-        return 1 + self.codec.payload_bound(shape)
+        return 1 + self.inner.payload_bound(shape)
 
     def payload_bytes(self, shape: Shape) -> int | None:
         """Depends on the values, unless there is nothing to write."""
-        return 1 if self.codec.payload_bound(shape) == 0 else None
+        return 1 if self.inner.payload_bound(shape) == 0 else None
 
     def error_bound(self, shape: Shape) -> float:
         """The codec's."""
-        return self.codec.error_bound(shape)
+        return self.inner.error_bound(shape)
 
     def initial_state(self, shape: Shape) -> State:
         """The codec's."""
-        return self.codec.initial_state(shape)
+        return self.inner.initial_state(shape)
 
     def encode_into(
         self, values: Floats, state: State, seed: int, payload: Payload, next_state: State
     ) -> int:
         """Encode, then compress the bytes; see ``Codec.encode_into``."""
-        inner = np.empty(self.codec.payload_bound(values.shape), np.uint8)
-        num_bytes = self.codec.encode_into(values, state, seed, inner, next_state)
+        inner = np.empty(self.inner.payload_bound(values.shape), np.uint8)
+        num_bytes = self.inner.encode_into(values, state, seed, inner, next_state)
         return compress(inner[:num_bytes], payload)
 
     def encode_with_residual(
         self, values: Floats, residual: Floats, state: State, seed: int, payload: Payload, next_state: State
     ) -> int:
         """The codec's own, then compress the bytes."""
-        inner = np.empty(self.codec.payload_bound(values.shape), np.uint8)
-        num_bytes = self.codec.encode_with_residual(values, residual, state, seed, inner, next_state)
+        inner = np.empty(self.inner.payload_bound(values.shape), np.uint8)
+        num_bytes = self.inner.encode_with_residual(values, residual, state, seed, inner, next_state)
         return compress(inner[:num_bytes], payload)
 
     def decode_into(self, payload: Payload, out: Floats) -> None:
         """Decompress, and decode; see ``Codec.decode_into``."""
-        self.codec.decode_into(decompress(payload, self.codec.payload_bound(out.shape)), out)
+        self.inner.decode_into(decompress(payload, self.inner.payload_bound(out.shape)), out)
 
     def add_decoded(self, payload: Payload, out: Floats) -> None:
         """Decompress, and let the codec add."""
-        self.codec.add_decoded(decompress(payload, self.codec.payload_bound(out.shape)), out)
+        self.inner.add_decoded(decompress(payload, self.inner.payload_bound(out.shape)), out)
 
 
 def compress(symbols: Payload, out: Payload) -> int:
@@ -110,13 +110,18 @@ def compress(symbols: Payload, out: Payload) -> int:
 
     >>> out = np.empty(1001, np.uint8)
     >>> compress(np.repeat(np.arange(4, dtype=np.uint8), 250), out)
+    287
     """
     head = _head(symbols) if 0 < symbols.size <= _MOST_SYMBOLS else None
     if head is not None and len(head[0]) + _STATES_BYTES < symbols.size:
-        table, frequencies, starts = head
-        states, words = np.empty(NUM_CODERS, np.uint32), np.empty(symbols.size, np.uint16)
-        first = encode_words(symbols, frequencies, starts, states, words)
-        parts = [table, states.astype("<u4").view(np.uint8), words[first:].astype("<u2", copy=False).view(np.uint8)]
+        table, entries = head
+        states, words = np.empty(NUM_CODERS, np.uint32), np.empty(symbols.size + 1, np.uint16)
+        first = encode_words(symbols, entries, states, words)
+        parts = [
+            table,
+            states.astype("<u4").view(np.uint8),
+            words[first:].astype("<u2", copy=False).view(np.uint8),
+        ]
         num_bytes = sum(part.size for part in parts)
         if num_bytes <= symbols.size:
             np.concatenate(parts, out=out[:num_bytes])
@@ -155,8 +160,8 @@ def decompress(payload: Payload, most_bytes: int) -> Payload:
     return symbols
 
 
-def _head(symbols: Payload) -> tuple[Payload, Array, Array]:
-    """All that comes before the states, and the tables for ``encode_words``."""
+def _head(symbols: Payload) -> tuple[Payload, Array]:
+    """All that comes before the states, and the entries for ``encode_words``."""
     counts, frequencies = np.empty(256, np.int64), np.empty(256, np.uint32)
     count_symbols(symbols, counts)
     scale_counts(counts, frequencies)
@@ -174,7 +179,7 @@ def _head(symbols: Payload) -> tuple[Payload, Array, Array]:
                 zeros += 1
             head.append(zeros)
     starts = np.concatenate([[0], np.cumsum(frequencies)[:-1]]).astype(np.uint32)
-    return np.frombuffer(bytes(head), np.uint8), frequencies, starts
+    return np.frombuffer(bytes(head), np.uint8), frequencies << np.uint32(16) | starts
 
 
 def _read_table(payload: Payload) -> tuple[Array, int]:
@@ -189,7 +194,9 @@ def _read_table(payload: Payload) -> tuple[Array, int]:
         at += 1
         if byte >= 128 or byte == 0:
             at += 1
-        listed += [0] * (1 + following) if byte == 0 else [byte & 127 | following << 7 if byte >= 128 else byte]
+        listed += (
+            [0] * (1 + following) if byte == 0 else [byte & 127 | following << 7 if byte >= 128 else byte]
+        )
     if len(listed) != 256 or sum(listed) != TOTAL:
         raise _broken(f"256 frequencies that sum up to {TOTAL}", f"{len(listed)} with sum {sum(listed)}")
     return np.array(listed, np.int64), 5 + at

@@ -14,18 +14,44 @@ from __future__ import annotations
 import ast
 import dataclasses
 import types
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from thinwire.codec.base import Codec
+from thinwire.codec.cast import Cast
+from thinwire.codec.chain import Chain
 from thinwire.codec.feedback import ErrorFeedback
+from thinwire.codec.homomorphic import Homomorphic
+from thinwire.codec.low_rank import LowRank
+from thinwire.codec.momentum import Momentum
+from thinwire.codec.per_tensor import PerTensor
+from thinwire.codec.plain import Plain
 from thinwire.codec.quantize import Quantize
+from thinwire.codec.random_k import RandomK
+from thinwire.codec.rans import Rans
+from thinwire.codec.rotate import Rotate
+from thinwire.codec.sign import Sign
+from thinwire.codec.top_k import TopK
+from thinwire.codec.warm_up import WarmUp
 from thinwire.errors import UsageError
 
 CODECS: dict[str, type[Codec]] = {
     codec.name(): codec
     for codec in (
+        Cast,
+        Chain,
         ErrorFeedback,
+        Homomorphic,
+        LowRank,
+        Momentum,
+        PerTensor,
+        Plain,
         Quantize,
+        RandomK,
+        Rans,
+        Rotate,
+        Sign,
+        TopK,
+        WarmUp,
     )
 }
 
@@ -40,13 +66,15 @@ def parse(text: str) -> Codec:
         UsageError: there is no such codec or parameter, or a value is not one that it takes. The message says what
             there is.
 
-    >>> codec = parse("error_feedback(quantize(bits=4))")
+    >>> codec = parse("error_feedback(quantize(bits=2, block=256))")
     >>> codec.inner.bits, str(codec)
-    (4, 'error_feedback(quantize(bits=4))')
+    (2, 'error_feedback(quantize(bits=2))')
     """
     try:
         if len(text) > _MOST_CHARACTERS:
-            raise UsageError(f"a codec is written in at most {_MOST_CHARACTERS} characters; this has {len(text)}")
+            raise UsageError(
+                f"a codec is written in at most {_MOST_CHARACTERS} characters; this has {len(text)}"
+            )
         return _codec(ast.parse(text.strip(), mode="eval").body, text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:
         if isinstance(problem, UsageError):
@@ -66,11 +94,15 @@ def _codec(node: ast.expr, text: str) -> Codec:
     fields = {field.name: hints[field.name] for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     arguments = _held([_codec(argument, text) for argument in call.args], name, fields)
     for keyword in call.keywords:
-        if keyword.arg is None or keyword.arg not in fields or keyword.arg in arguments:
+        if keyword.arg in arguments:
+            raise UsageError(f"{name} is given {keyword.arg} twice in {text!r}")
+        if keyword.arg is None or keyword.arg not in fields:
             raise UsageError(
-                f"{name} has no parameter {keyword.arg!r} to set here; it has {_signature(fields) or 'none'}"
+                f"{name} has no parameter {keyword.arg!r}; it has {_signature(fields) or 'none'}"
             )
-        arguments[keyword.arg] = _value(keyword.value, f"{name}({keyword.arg}=...)", fields[keyword.arg], text)
+        arguments[keyword.arg] = _value(
+            keyword.value, f"{name}({keyword.arg}=...)", fields[keyword.arg], text
+        )
     missing = [
         field.name
         for field in dataclasses.fields(kind)  # type: ignore[arg-type]
@@ -98,22 +130,32 @@ def _held(codecs: list[Codec], name: str, fields: dict[str, Any]) -> dict[str, A
 
 
 def _value(node: ast.expr, where: str, hint: Any, text: str) -> Any:
-    choices = get_args(hint) if get_origin(hint) in (Literal, types.UnionType) else (hint,)
+    choices = _choices(hint)
     if Codec in choices and isinstance(node, ast.Call):
         return _codec(node, text)
     if isinstance(node, ast.Name):
         value: Any = _WORDS.get(node.id, node.id)
+        if Codec in choices and value in CODECS:
+            return _codec(node, text)
     else:
         try:
             value = ast.literal_eval(node)
         except ValueError:
-            raise UsageError(f"{where} takes {_spelled(hint)}, not {ast.unparse(node)}") from None
+            value = node  # is of no type that a parameter may have
+    if type(value) in choices or any(value is choice or value == choice for choice in choices):
+        return value
     if float in choices and type(value) is int:
         return float(value)
-    is_literal = get_origin(hint) is Literal
-    if value in choices if is_literal else type(value) in choices or (value is None and type(None) in choices):
-        return value
     raise UsageError(f"{where} takes {_spelled(hint)}, not {ast.unparse(node)}")
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """The types, and the values of literals, that a parameter may have."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return tuple(choice for part in get_args(hint) for choice in _choices(part))
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    return (None if hint is type(None) else hint,)
 
 
 def _signature(fields: dict[str, Any]) -> str:
@@ -121,11 +163,8 @@ def _signature(fields: dict[str, Any]) -> str:
 
 
 def _spelled(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return " or ".join(str(choice) for choice in get_args(hint))
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", Codec: "a codec"}
     if hint == tuple[Codec, ...]:
         return "codecs"
-    if get_origin(hint) is types.UnionType:
-        return " or ".join(_spelled(choice) for choice in get_args(hint))
-    return names.get(hint, "none" if hint is type(None) else str(hint))
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", Codec: "a codec"}
+    choices = [choice for choice in _choices(hint) if not (choice is int and float in _choices(hint))]
+    return " or ".join(names.get(choice, str(choice).lower()) for choice in choices)

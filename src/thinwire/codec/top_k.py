@@ -5,8 +5,8 @@ suggests (DGC, section 3.1.1) and keeps the best k of them; in the rare case tha
 pass starts from zero. So the payload's size never depends on luck. Taken per block of the tensor (64 of
 each 4096, say; SparseLoCo 2025) the values are spread over all layers, and indices are cheaper.
 
-Not here: the kernel that selects (``kernels.top_k``), the code of the indices (``sparse_indices``), error feedback, without
-which a tensor's small values are never sent (``feedback``), and momentum (``momentum``).
+Not here: the kernel that selects (``kernels.top_k``), the code of the indices (``sparse_indices``), error feedback,
+without which a tensor's small values are never sent (``feedback``), and momentum (``momentum``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from math import ceil, prod, sqrt
 import numpy as np
 
 from thinwire.codec.base import Array, Codec, Floats, Payload, Shape, State
-from thinwire.codec.kernels.top_k import gather, scatter_add, scratch_size, select, take_out
+from thinwire.codec.combining import count_or_fraction
+from thinwire.codec.kernels.top_k import scatter_add, scratch_size, select
 from thinwire.codec.plain import Plain
 from thinwire.codec.sparse_indices import Kept, decode_indices, encode_indices, indices_bound
 from thinwire.errors import CodecError, UsageError
@@ -34,7 +35,7 @@ class TopK(Codec):
     magnitudes the first is kept; NaN counts as larger than infinity, so that it is sent, not left in a residual.
 
     Args:
-        k: how many to keep: a count, or a fraction of the values if it is a float below 1.
+        k: how many to keep: a count, or a fraction of the values if it is below 1.
         block: keep k of each ``block`` values, and in proportion of what is left; 0: of the whole tensor.
         values: the codec of what is kept.
 
@@ -46,17 +47,18 @@ class TopK(Codec):
     array([ 0., -4.,  0.,  3.], dtype=float32)
     """
 
-    k: int | float
+    k: float
     block: int = 0
     values: Codec = field(default_factory=Plain)
 
     def __post_init__(self) -> None:
-        if not (0 < self.k < 1 if isinstance(self.k, float) else self.k >= 1):
-            raise UsageError(f"top_k: expected a count from 1 or a fraction between 0 and 1, found k={self.k!r}")
+        object.__setattr__(self, "k", count_or_fraction(self.k, self.name()))
         if not 0 <= self.block <= _MOST_BLOCK:
             raise UsageError(f"top_k: expected a block of 0 to {_MOST_BLOCK} values, found {self.block}")
         if self.block and self.k > self.block:
-            raise UsageError(f"top_k: expected k of at most the block's {self.block} values, found k={self.k}")
+            raise UsageError(
+                f"top_k: expected k of at most the block's {self.block} values, found k={self.k}"
+            )
 
     def kept(self, shape: Shape) -> Kept:
         """How many values of each block are kept.
@@ -69,10 +71,10 @@ class TopK(Codec):
         return Kept(size, block, self._kept_of(block, size), self._kept_of(size % block, size))
 
     def _kept_of(self, num_values: int, size: int) -> int:
-        if isinstance(self.k, float):
+        if self.k < 1:
             return ceil(self.k * num_values)
         whole = self.block or max(1, size)
-        return -(-min(self.k, whole) * num_values // whole)
+        return -(-min(int(self.k), whole) * num_values // whole)
 
     def payload_bound(self, shape: Shape) -> int:
         """What the worst gaps take, and the values."""
@@ -102,11 +104,8 @@ class TopK(Codec):
         self, values: Floats, state: State, seed: int, payload: Payload, next_state: State
     ) -> int:
         """Select, and write indices and values; see ``Codec.encode_into``."""
-        flat = values.reshape(-1)
         kept = self.kept(values.shape)
-        positions = _select(_NONE, _NONE, flat, kept)
-        chosen = np.empty(kept.total, np.float32)
-        gather(flat, positions, kept.block, kept.kept, chosen)
+        positions, chosen = _select(_NONE, _NONE, values.reshape(-1), kept)
         num_bytes = encode_indices(positions, kept, payload)
         return num_bytes + self.values.encode_into(chosen, state, seed, payload[num_bytes:], next_state)
 
@@ -116,14 +115,14 @@ class TopK(Codec):
         """Add up and select in one pass, and take out of the residual what was sent."""
         flat = residual.reshape(-1)
         kept = self.kept(values.shape)
-        positions = _select(values.reshape(-1), flat, flat, kept)
-        chosen = np.empty(kept.total, np.float32)
-        gather(flat, positions, kept.block, kept.kept, chosen)
+        positions, chosen = _select(values.reshape(-1), flat, flat, kept)
         num_bytes = encode_indices(positions, kept, payload)
-        of_values = self.values.encode_into(chosen, state, seed, payload[num_bytes:], next_state)
-        sent = self.values.decode(payload[num_bytes : num_bytes + of_values], chosen.shape)
-        take_out(sent, positions, kept.block, kept.kept, flat)
-        return num_bytes + of_values
+        end = num_bytes + self.values.encode_into(chosen, state, seed, payload[num_bytes:], next_state)
+        if not self.values.is_lossless:
+            chosen -= self.values.decode(payload[num_bytes:end], chosen.shape)
+            chosen[np.isnan(chosen)] = 0  # nothing is owed where the value was not finite
+            scatter_add(chosen, positions, kept.block, kept.kept, flat)
+        return end
 
     def decode_into(self, payload: Payload, out: Floats) -> None:
         """Zeros but for what was kept; see ``Codec.decode_into``."""
@@ -146,9 +145,10 @@ class TopK(Codec):
         return positions, self.values.decode(payload[num_bytes:], (kept.total,)), kept
 
 
-def _select(addend: Floats, sums: Floats, values: Floats, kept: Kept) -> Array:
-    positions = np.empty(kept.total, np.uint32)
+def _select(addend: Floats, sums: Floats, values: Floats, kept: Kept) -> tuple[Array, Floats]:
+    """Positions and values of what is kept; see ``kernels.top_k.select``."""
+    positions, chosen = np.empty(kept.total, np.uint32), np.empty(kept.total, np.float32)
     scratch = scratch_size(max(kept.kept, kept.kept_in_rest))
     keys, candidates = np.empty(scratch, np.int32), np.empty(scratch, np.uint32)
-    select(addend, sums, values.view(np.int32), *kept[1:], keys, candidates, positions)
-    return positions
+    select(addend, sums, values.view(np.int32), *kept[1:], keys, candidates, positions, chosen)
+    return positions, chosen

@@ -15,10 +15,10 @@ import ifaddr
 
 from thinwire.clock import SYSTEM_CLOCK, Clock
 from thinwire.errors import LinkError
-from thinwire.probe.estimate import flow_report, train_report
+from thinwire.probe.estimate import flow_report, together, train_report
 from thinwire.probe.experiment import Card, Experiment, Flow, Reached, Report
 from thinwire.transport.addresses import by_route, host_key
-from thinwire.transport.bulk import TOKEN_BYTES, BulkSink, greet, pour
+from thinwire.transport.bulk import TOKEN_BYTES, BulkSink, Progress, greet, pour
 from thinwire.transport.datagrams import DatagramPort
 
 _ADDRESSES_MAX = 4  # of a peer, to try
@@ -44,7 +44,7 @@ class Agent:
         assert len(token) == TOKEN_BYTES
         self._number, self._token, self._clock = number, token, clock
         self._sink = BulkSink(token, interface, clock)
-        self._datagrams = DatagramPort(token, interface, clock)
+        self._datagrams = DatagramPort(token, number, interface, clock)
         self.card = Card(
             host=host,
             host_key=host_key(),
@@ -67,6 +67,8 @@ class Agent:
             UsageError: there is no such congestion control here.
         """
         report = Report()
+        sent: dict[int, Progress] = {}
+        received: dict[int, Progress] = {}
         begun_s = self._clock.now_s()
         threads = len(cards) + len(experiment.flows) + 1  # nothing waits for anything else
         with ThreadPoolExecutor(threads, thread_name_prefix="thinwire-probe") as pool:
@@ -77,13 +79,16 @@ class Agent:
                         tasks.append(pool.submit(self._greet, peer, card, experiment, report))
             for place, flow in enumerate(experiment.flows):
                 if flow.source == self._number:
-                    tasks.append(pool.submit(self._pour, step, place, flow, experiment, report))
+                    tasks.append(pool.submit(self._pour, step, place, flow, experiment, report, sent))
+            partners = {}
             for exchange in experiment.exchanges:
                 if self._number in (exchange.first, exchange.second):
                     peer, ip = exchange.other_of(self._number)
                     card = cards[peer]
                     assert card is not None
-                    tasks.append(pool.submit(self._exchange, step, (ip, card.port), peer, experiment, report))
+                    partners[peer] = (ip, card.port)
+            if partners:
+                tasks.append(pool.submit(self._exchange, step, partners, len(cards), experiment, report))
             deadline_s = begun_s + experiment.duration_s + experiment.patience_s
             for place, flow in enumerate(experiment.flows):
                 if flow.destination == self._number:
@@ -93,8 +98,12 @@ class Agent:
                     arrived = flow_report(arrivals)
                     if arrived is not None:
                         report.received[place] = arrived
+                        received[place] = arrivals
             for task in tasks:
                 task.result()
+        if experiment.flows:
+            report.sent_together = together(sent, experiment.duration_s)
+            report.received_together = together(received, experiment.duration_s)
         return report
 
     def _greet(self, peer: int, card: Card, experiment: Experiment, report: Report) -> None:
@@ -113,7 +122,7 @@ class Agent:
                     address=address,
                     source=route.source,
                     interface=_interface_of(route.source),
-                    connect_s=route.connect_s,
+                    rtt_s=route.rtt_s,
                 )
             )
         if reached:
@@ -121,7 +130,15 @@ class Agent:
         else:
             report.failures[peer] = "; ".join(reasons) or f"no route to any of {', '.join(card.addresses)}"
 
-    def _pour(self, step: int, place: int, flow: Flow, experiment: Experiment, report: Report) -> None:
+    def _pour(
+        self,
+        step: int,
+        place: int,
+        flow: Flow,
+        experiment: Experiment,
+        report: Report,
+        sent: dict[int, Progress],
+    ) -> None:
         try:
             poured = pour(
                 flow.address,
@@ -142,19 +159,28 @@ class Agent:
         delivered = flow_report(poured.delivered, again / num_bytes if num_bytes else None)
         if delivered is not None:
             report.sent[place] = delivered
+            sent[place] = poured.delivered
 
     def _exchange(
-        self, step: int, address: tuple[str, int], peer: int, experiment: Experiment, report: Report
+        self,
+        step: int,
+        partners: dict[int, tuple[str, int]],
+        num_hosts: int,
+        experiment: Experiment,
+        report: Report,
     ) -> None:
-        train = self._datagrams.exchange(
-            address,
+        trains = self._datagrams.exchange(
+            partners,
             step,
             interval_s=experiment.interval_s,
             duration_s=experiment.train_s,
             linger_s=experiment.linger_s,
             size_bytes=experiment.datagram_bytes,
+            burst_s=experiment.burst_s,
+            num_hosts=num_hosts,
         )
-        report.trains[peer] = train_report(train)
+        for peer, train in trains.items():
+            report.trains[peer] = train_report(train)
 
 
 def _interface_of(ip: str) -> str:

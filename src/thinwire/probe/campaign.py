@@ -5,7 +5,8 @@ So a campaign does not know how hosts are reached; a test drives it with a compu
 1. every host finds the addresses at which it reaches the others;
 2. in rounds where each host is busy with one other, flows in one direction and then in the other, with a thin train of
    datagrams beside them that feels the queue; flows that one stream began are joined by more;
-3. in the same rounds, trains alone: round trips, jitter and loss, thin enough for the bandwidths just measured;
+3. in the same rounds, trains alone: round trips, jitter and loss, thin enough for the bandwidths just measured, and
+   longer where packets get lost, until enough were lost to tell how many do;
 4. in small teams, all send to one and one sends to all, in turn: what the wires of single hosts carry;
 5. where a host is reached through several interfaces, a flow over each of the others;
 6. where links carried less than the wires of their two hosts, one more look at what they share (``sharing``).
@@ -16,16 +17,17 @@ Not here: sockets, waiting, time.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
 import msgspec
 
 from thinwire.errors import UsageError
-from thinwire.probe.experiment import Card, Experiment, Flow, Outcome
+from thinwire.probe.estimate import longer_train
+from thinwire.probe.experiment import Card, Experiment, Flow, Outcome, TrainReport
 from thinwire.probe.findings import findings
 from thinwire.probe.matchings import rounds, teams
 from thinwire.probe.sharing import find_bottlenecks
-from thinwire.probe.survey import Path, Survey, ip_of, rate_of
+from thinwire.probe.survey import Path, Survey, ip_of, loss_of, rate_of
 from thinwire.topology import Topology
 
 Campaign = Generator[Experiment, Outcome, Topology]
@@ -36,12 +38,27 @@ FRAME_BYTES = 64 + 42  # a datagram with its headers on Ethernet
 # What is enough for each part; all are shortened if the budget does not allow it.
 _TRAIN_S, _ALONE_S, _TOGETHER_S, _FAN_S = 1.8, 0.5, 0.3, 0.3
 _LEAST_S = 0.05
-_ROUND_TRIPS_TO_SPEED = 16  # of a stream's start: some ten doublings and a settled rest
+_LOSS_LEAST = 0.003  # worth a closer look
+_LOSSES_ENOUGH = 160  # lost datagrams of a link: their number is true within 8 % then, two times in three
+_LONGER_S = 4.0  # a round's trains at most
+_LONGER_SHARE = 0.68  # of the budget, on top of it, for all longer trains
+_ROUND_TRIPS_TO_SPEED = 20  # of a stream's start: some ten doublings and a settled rest
+_ROUND_TRIPS_TOGETHER = 16  # until streams that join have settled
 _TRAIN_INTERVAL_S = 0.00025
 _TRAIN_SHARE = 0.2  # of a link's bandwidth, for a train
 _LOADED_INTERVAL_S = 0.005
+_QUICK_PATIENCE_S = 1.5  # with lost packets it takes longer than a second
+_BURST_S = 0.01
+_BURSTS_S = 0.024  # of a host's wire, for a burst to each of the others
+_FAN_AGAIN_S = (
+    1.0  # beside others that fill a queue, a first packet may be lost for some 0.2 s, or twice that
+)
 _FAN_BYTES = 600_000  # through the slowest wire, to tell what each of several sources gets of it
-_SHARING_SHARE = 0.34  # of the budget, to find what links share
+_FULL = (
+    0.9  # of what flows reach one by one: if they reach less together, their hub's wire is what holds them
+)
+_SHARING_SHARE = 0.34  # of the budget, kept to find what links share
+_LONGEST_SEARCH = 0.5  # of the budget, if that takes longer
 
 
 class Times(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +95,8 @@ def full_form(
     Args:
         joined: for each host its card, or why there is none.
         now: tells the wall time at the end, in words.
-        budget_s: about how long it may take where round trips are short, without the pauses between experiments.
+        budget_s: about how long it may take where round trips are short and no packets are lost, without the pauses
+            between experiments.
 
     Raises:
         UsageError: the budget is too small to measure anything.
@@ -91,27 +109,36 @@ def full_form(
     times = Times.within(budget_s, survey.num_hosts)
     survey.take((yield Experiment(purpose="finding addresses", greet=True)))
     conflicts = yield from _flows(survey, times)
-    yield from _trains(survey, times)
+    yield from _trains(survey, times, _LONGER_SHARE * budget_s)
     yield from _fans(survey, times)
     yield from _other_addresses(survey, times)
-    yield from find_bottlenecks(survey, conflicts, _flow_times(survey, times), _SHARING_SHARE * budget_s)
+    yield from find_bottlenecks(
+        survey, conflicts, _flow_times(survey, times, _ROUND_TRIPS_TOGETHER / 2), _LONGEST_SEARCH * budget_s
+    )
     return survey.topology("full", now(), findings(survey))
 
 
-def quick_form(joined: Sequence[Card | str], *, now: Callable[[], str], train_s: float = 0.3) -> Campaign:
-    """The campaign for a running job: round trips, jitter and loss of all pairs at once, in well under a second.
+def quick_form(joined: Sequence[Card | str], *, now: Callable[[], str], train_s: float = 0.45) -> Campaign:
+    """The campaign for a running job: round trips and bandwidths of all pairs at once, in well under a second.
 
-    A host sends 100 datagrams a second to each other for ``train_s``: 3 kB in each direction of a pair.
+    A host sends 100 datagrams a second to each other for ``train_s``, and four bursts. All of them together take each
+    wire less than 0.1 s: under 1 % of its traffic at one probe every 10 s. Between bursts of other traffic this
+    tells what the wire carries; beside traffic that fills the wire, what is left of it.
     """
     survey = Survey(joined)
-    survey.take((yield Experiment(purpose="finding addresses", greet=True, patience_s=0.5)))
+    survey.take((yield Experiment(purpose="finding addresses", greet=True, patience_s=_QUICK_PATIENCE_S)))
     pairs = [(first, second) for second in range(survey.num_hosts) for first in range(second)]
     exchanges = survey.exchanges_of(pairs)
     if exchanges:
         survey.idle = survey.take_trains(
             (
                 yield Experiment(
-                    purpose="round trips", exchanges=exchanges, train_s=train_s, linger_s=0.2, patience_s=0.5
+                    purpose="round trips and bursts",
+                    exchanges=exchanges,
+                    train_s=train_s,
+                    linger_s=0.2,
+                    patience_s=_QUICK_PATIENCE_S,
+                    burst_s=min(_BURST_S, _BURSTS_S / (survey.num_hosts - 1)),
                 )
             )
         )
@@ -121,6 +148,7 @@ def quick_form(joined: Sequence[Card | str], *, now: Callable[[], str], train_s:
 def _flows(survey: Survey, times: Times) -> Generator[Experiment, Outcome, list[list[Path]]]:
     """Flows between all, in rounds. Returns the paths that were busy together."""
     together = []
+    flow_times = _flow_times(survey, times)
     matchings = rounds(survey.num_hosts)
     for number, pairs in enumerate(matchings):
         for paths in (list(pairs), [(second, first) for first, second in pairs]):
@@ -128,30 +156,27 @@ def _flows(survey: Survey, times: Times) -> Generator[Experiment, Outcome, list[
             if not flows:
                 continue
             busy = [(flow.source, flow.destination) for flow in flows]
-            alone_s = max(times.alone_s, _ROUND_TRIPS_TO_SPEED * survey.connect_s(busy))
+            alone_s, together_s = flow_times(busy)
             experiment = Experiment(
                 purpose=f"bandwidth, round {number + 1} of {len(matchings)}",
                 flows=flows,
                 alone_s=alone_s,
-                together_s=times.together_s,
+                together_s=together_s,
                 exchanges=survey.exchanges_of(pairs),
                 train_s=alone_s,
                 interval_s=_LOADED_INTERVAL_S,
-                linger_s=0.1 + 3 * survey.connect_s(busy),
+                linger_s=0.1 + 3 * survey.rtt_s(busy),
             )
             outcome = yield experiment
             survey.flows |= survey.take_flows(experiment, outcome)
             trains = survey.take_trains(outcome)
-            survey.loaded |= {
-                path: (trains[path], trains[path[::-1]])
-                for path in busy
-                if {path, path[::-1]} <= trains.keys()
-            }
+            survey.loaded |= {path: trains[path[::-1]] for path in busy if path[::-1] in trains}
             together.append(busy)
     return together
 
 
-def _trains(survey: Survey, times: Times) -> Generator[Experiment, Outcome, None]:
+def _trains(survey: Survey, times: Times, longer_s: float) -> Generator[Experiment, Outcome, None]:
+    """Trains between all, in rounds; ``longer_s`` more in all where packets get lost."""
     matchings = rounds(survey.num_hosts)
     for number, pairs in enumerate(matchings):
         exchanges = survey.exchanges_of(pairs)
@@ -162,11 +187,20 @@ def _trains(survey: Survey, times: Times) -> Generator[Experiment, Outcome, None
         experiment = Experiment(
             purpose=f"round trips and loss, round {number + 1} of {len(matchings)}",
             exchanges=exchanges,
-            train_s=max(times.train_s, 4 * survey.connect_s(paths)),
+            train_s=max(times.train_s, 4 * survey.rtt_s(paths)),
             interval_s=max(_TRAIN_INTERVAL_S, FRAME_BYTES / (_TRAIN_SHARE * slowest)),
-            linger_s=0.1 + 3 * survey.connect_s(paths),
+            linger_s=0.1 + 3 * survey.rtt_s(paths),
         )
-        survey.idle |= survey.take_trains((yield experiment))
+        found = survey.take_trains((yield experiment))
+        missing = max((_datagrams_missing(found, path) for path in paths), default=0.0)
+        more_s = min(missing * experiment.interval_s, _LONGER_S, longer_s / (len(matchings) - number))
+        if more_s > _LEAST_S:
+            longer_s -= more_s
+            again = survey.take_trains((yield msgspec.structs.replace(experiment, train_s=more_s)))
+            found |= {
+                path: longer_train(found[path], train) for path, train in again.items() if path in found
+            }
+        survey.idle |= found
     for pair in (pair for pairs in matchings for pair in pairs):
         train = survey.idle.get(pair)
         if train and train.num_sent and not train.num_received:
@@ -176,13 +210,22 @@ def _trains(survey: Survey, times: Times) -> Generator[Experiment, Outcome, None
             )
 
 
+def _datagrams_missing(found: Mapping[Path, TrainReport], path: Path) -> float:
+    """How many datagrams more it takes until enough were lost to tell how many get lost; 0 where none do."""
+    train = found.get(path[::-1])
+    loss = loss_of(train)
+    if train is None or loss is None or loss < _LOSS_LEAST:
+        return 0.0
+    return max(0.0, _LOSSES_ENOUGH / loss - train.num_expected)
+
+
 def _fans(survey: Survey, times: Times) -> Generator[Experiment, Outcome, None]:
     """All of a team send to one, then one sends to all; the hub is each in turn."""
     found = teams(sorted(survey.alive))
     slowest = min((rate for path in survey.flows if (rate := survey.rate(path))), default=math.inf)
     fan_s = max(
         times.fan_s,
-        _ROUND_TRIPS_TO_SPEED * survey.connect_s(survey.reached),
+        _ROUND_TRIPS_TO_SPEED * survey.rtt_s(survey.reached),
         min(_FAN_BYTES / slowest, 2 * times.fan_s),
     )
     for turn in range(max(map(len, found), default=0)):
@@ -203,14 +246,33 @@ def _fans(survey: Survey, times: Times) -> Generator[Experiment, Outcome, None]:
                 flows=flows,
                 together_s=fan_s,
             )
-            reached = survey.take_flows(experiment, (yield experiment))
-            totals = survey.uplinks if is_out else survey.downlinks
-            for path, flow in reached.items():
-                hub = path[0] if is_out else path[1]
-                totals[hub] = totals.get(hub, 0.0) + (rate_of(flow) or 0.0)
+            hubs = {hub for hub, _ in spokes}
+            if not _take_fan(survey, experiment, (yield experiment), hubs, is_out=is_out):
+                experiment = msgspec.structs.replace(experiment, together_s=max(2 * fan_s, _FAN_AGAIN_S))
+                _take_fan(survey, experiment, (yield experiment), hubs, is_out=is_out)
     for path in survey.flows:
         for totals, host in ((survey.uplinks, path[0]), (survey.downlinks, path[1])):
             totals[host] = max(totals.get(host, 0.0), survey.rate(path))
+
+
+def _take_fan(
+    survey: Survey, experiment: Experiment, outcome: Outcome, hubs: Iterable[int], *, is_out: bool
+) -> bool:
+    """Note what the wires of hubs carried. False if flows of one of them began too far apart to tell."""
+    survey.take(outcome)
+    totals = survey.uplinks if is_out else survey.downlinks
+    is_complete = True
+    for hub in [hub for hub in hubs if hub in outcome.reports]:
+        report = outcome.reports[hub]
+        total = report.sent_together if is_out else report.received_together
+        if total is None:
+            is_complete = False
+            continue
+        totals[hub] = total.bytes_per_s
+        flows = [experiment.flows[place] for place in total.places]
+        if total.bytes_per_s < _FULL * sum(survey.rate((flow.source, flow.destination)) for flow in flows):
+            survey.full_wires.add((hub, is_out))
+    return is_complete
 
 
 def _other_addresses(survey: Survey, times: Times) -> Generator[Experiment, Outcome, None]:
@@ -235,11 +297,15 @@ def _other_addresses(survey: Survey, times: Times) -> Generator[Experiment, Outc
             rates[ip_of(other.address)] = max((rate_of(flow) or 0.0 for flow in found.values()), default=0.0)
 
 
-def _flow_times(survey: Survey, times: Times) -> Callable[[Sequence[Path]], tuple[float, float]]:
+def _flow_times(
+    survey: Survey, times: Times, round_trips_together: float = _ROUND_TRIPS_TOGETHER
+) -> Callable[[Sequence[Path]], tuple[float, float]]:
     """How long a flow on some paths should be alone, and together with more streams."""
 
     def of(paths: Sequence[Path]) -> tuple[float, float]:
-        return max(times.alone_s, _ROUND_TRIPS_TO_SPEED * survey.connect_s(paths)), times.together_s
+        rtt_s = survey.rtt_s(paths)
+        alone_s = max(times.alone_s, _ROUND_TRIPS_TO_SPEED * rtt_s)
+        return alone_s, max(times.together_s, round_trips_together * rtt_s)
 
     return of
 

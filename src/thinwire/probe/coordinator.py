@@ -90,9 +90,9 @@ def conduct(
 
     Raises:
         UsageError: no such interface here.
-        LinkError: the store cannot be reached any more.
+        LinkError: the store cannot be reached.
         CollectiveTimeoutError: rank 0 does not come, or fell silent.
-        ThinwireError: rank 0 has given this one up, because it was too slow.
+        ThinwireError: rank 0 has given this one up, because it was too slow; or the store is gone.
     """
     try:
         desk = _Desk(store, rank, num_ranks, join_s)
@@ -107,6 +107,12 @@ def conduct(
             if rank == 0:
                 return _coordinate(desk, agent, plan, progress)
             return msgspec.json.decode(_follow(desk, agent), type=kind)
+        except ThinwireError:
+            raise
+        except RuntimeError as error:
+            raise ThinwireError(
+                f"the probe was cut off: the store where the ranks meet is gone ({error}); its host has ended"
+            ) from error
         finally:
             agent.close()
     except ThinwireError:

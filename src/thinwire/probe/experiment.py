@@ -55,13 +55,14 @@ class Exchange(msgspec.Struct, frozen=True):
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True):
-    """What happens at one time. A host is in one exchange at most.
+    """What happens at one time.
 
     Attributes:
         purpose: in words, for progress and messages.
         greet: every host finds out at which addresses it reaches the others.
         flows: each fills its path with one stream for ``alone_s``, then with ``num_streams`` for ``together_s``.
-        exchanges: for ``train_s``, a datagram of ``datagram_bytes`` every ``interval_s``.
+        exchanges: for ``train_s``, a datagram of ``datagram_bytes`` every ``interval_s``; and in turns, bursts of
+            datagrams that last about ``burst_s``, if that is not 0.
         congestion_control: of the flows; None: the system's default.
         patience_s: what connecting may take.
         linger_s: how long an exchange listens for late datagrams.
@@ -77,6 +78,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     train_s: float = 0.0
     interval_s: float = 0.01
     datagram_bytes: int = 64
+    burst_s: float = 0.0
     congestion_control: str | None = None
     patience_s: float = 4.0  # a lost first packet is sent again after 1 s, and after 2 s more
     linger_s: float = 0.5
@@ -93,13 +95,13 @@ class Reached(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         address: with the port. source: the address it was reached from.
         interface: of the source; empty if unknown.
-        connect_s: what connecting took: about a round trip.
+        rtt_s: the round trip of its handshake.
     """
 
     address: str
     source: str
     interface: str
-    connect_s: float
+    rtt_s: float
 
 
 class FlowReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,18 +117,39 @@ class FlowReport(msgspec.Struct, frozen=True, kw_only=True):
     retransmitted: float | None = None
 
 
+class Together(msgspec.Struct, frozen=True, kw_only=True):
+    """What several flows carried at one time.
+
+    Attributes:
+        bytes_per_s: the sum.
+        places: in ``Experiment.flows``, of those that were there all the time; two or more.
+    """
+
+    bytes_per_s: float
+    places: tuple[int, ...]
+
+
 class TrainReport(msgspec.Struct, frozen=True, kw_only=True):
     """What one end of an exchange saw.
 
     Attributes:
         num_sent, num_received: datagrams it sent, and got from the other.
+        num_expected: how many the other had sent from the first that came to the last. (The two may begin and end at
+            different times, if an order got lost on its way; what was sent to nobody is not lost.)
+        span_s: the time from the first that came to the last.
         delay_min_s, delay_median_s, jitter_s: the one-way delay from the other to here: least, median (both plus a
             constant of the two clocks) and standard deviation.
         rtt_min_s, rtt_median_s, rtt_p99_s, rtt_p999_s: from here to the other and back.
+        has_jumped: a clock was set meanwhile: delays one way are unknown.
+        burst_bytes_per_s: what bursts from the other arrived at here, as a TCP stream would have it.
     """
 
     num_sent: int
     num_received: int
+    num_expected: int = 0
+    span_s: float = 0.0
+    has_jumped: bool = False
+    burst_bytes_per_s: float | None = None
     delay_min_s: float | None = None
     delay_median_s: float | None = None
     jitter_s: float | None = None
@@ -143,6 +166,7 @@ class Report(msgspec.Struct, kw_only=True):
         reached: peer -> the addresses at which it answered, best first.
         sent: place in ``Experiment.flows`` -> what it reached, as acknowledged to this host, its source.
         received: the same as it arrived here, its destination.
+        sent_together: what the flows carried of which it is the source. received_together: the same of those to here.
         trains: peer -> what the exchange with it showed.
         failures: peer -> why it could not be reached.
         error: what stopped this host altogether.
@@ -151,6 +175,8 @@ class Report(msgspec.Struct, kw_only=True):
     reached: dict[int, list[Reached]] = {}
     sent: dict[int, FlowReport] = {}
     received: dict[int, FlowReport] = {}
+    sent_together: Together | None = None
+    received_together: Together | None = None
     trains: dict[int, TrainReport] = {}
     failures: dict[int, str] = {}
     error: str = ""

@@ -54,7 +54,8 @@ def _slow_wires(survey: Survey) -> Iterator[str]:
         slow = {}
         for wire, totals in (("uplink", survey.uplinks), ("downlink", survey.downlinks)):
             others = [rate for other, rate in totals.items() if other != host]
-            if host in totals and len(others) > 1 and totals[host] < SLOW * statistics.median(others):
+            is_full = (host, wire == "uplink") in survey.full_wires
+            if is_full and len(others) > 1 and totals[host] < SLOW * statistics.median(others):
                 slow[wire] = (totals[host], totals[host] / statistics.median(others))
         if slow:
             wires = " and ".join(slow)

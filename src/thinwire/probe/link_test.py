@@ -13,7 +13,7 @@ import msgspec
 
 from thinwire.errors import LinkError
 from thinwire.probe.experiment import Card, Experiment, Flow, Outcome, TrainReport
-from thinwire.probe.survey import Survey, rate_of
+from thinwire.probe.survey import Survey, loss_of, rate_of
 from thinwire.units import format_bit_rate, format_seconds
 
 STREAMS = (1, 2, 4, 8)
@@ -24,6 +24,8 @@ _OFFER = (
     1.05  # of the best stream's rate, offered in datagrams: enough to fill the link, not enough to drown it
 )
 _AS_FAST = 0.95
+_ROUND_TRIPS = 30  # half of them to get to speed
+_LEAST_SPAN = 0.2  # of the time, that datagrams have to come for
 _DATAGRAM_INTERVAL_LEAST_S = 2e-5  # what one thread can send
 
 
@@ -91,7 +93,8 @@ class LinkTest(msgspec.Struct, frozen=True, kw_only=True):
 def link_test(
     joined: Sequence[Card | str], *, congestion_controls: Sequence[str], way_s: float
 ) -> Generator[Experiment, Outcome, LinkTest]:
-    """The campaign: about ``way_s`` for each way, from the first host to the second.
+    """The campaign: about ``way_s`` for each way, from the first host to the second; longer where round trips are so
+    long that a stream would not get to its speed.
 
     Raises:
         LinkError: the second cannot be reached.
@@ -101,6 +104,7 @@ def link_test(
     if not survey.is_open(_THERE) or not survey.is_open(_BACK):
         gaps = "; ".join(f"{gap.what}: {gap.reason}" for gap in survey.topology("", "").gaps)
         raise LinkError(f"no link to test between {survey.names[0]} and {survey.names[1]}: {gaps}")
+    way_s = max(way_s, _ROUND_TRIPS * survey.rtt_s([_THERE]))
     ways = [Way(protocol="idle")]
     ways += [
         Way(protocol="tcp", congestion_control=name, num_streams=streams)
@@ -205,8 +209,8 @@ def _try_datagrams(survey: Survey, rate: float, way_s: float) -> Generator[Exper
     sent, received = trains.get(_THERE), trains.get(_BACK)
     if not sent or not received or not received.num_received:
         return WayResult(way=way, failure="no datagram arrived: a firewall may drop UDP")
-    lost = max(0.0, 1 - received.num_received / max(1, sent.num_sent))
-    return _result(way, sent, received.num_received * DATAGRAM_BYTES / way_s, lost, "")
+    rate = received.num_received * DATAGRAM_BYTES / max(received.span_s, _LEAST_SPAN * way_s)
+    return _result(way, sent, rate, loss_of(received), "")
 
 
 def _result(

@@ -60,9 +60,9 @@ def probe(
 
     Raises:
         UsageError: no such form or interface, or too small a budget.
-        LinkError: the store cannot be reached any more.
+        LinkError: the store cannot be reached.
         CollectiveTimeoutError: rank 0 does not come, or fell silent.
-        ThinwireError: rank 0 has given this one up, or failed.
+        ThinwireError: rank 0 has given this one up, or failed; or the store is gone.
     """
     try:
         chosen = Form(form)

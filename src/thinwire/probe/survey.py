@@ -24,6 +24,8 @@ from thinwire.transport.addresses import split_address
 
 Path = tuple[int, int]  # (source, destination)
 
+_RECEIVED_LEAST = 2
+
 
 class Survey:
     """Collects outcomes.
@@ -40,9 +42,10 @@ class Survey:
         self.reached: dict[Path, list[Reached]] = {}
         self.flows: dict[Path, FlowReport] = {}
         self.idle: dict[Path, TrainReport] = {}  # (who saw it, the peer)
-        self.loaded: dict[Path, tuple[TrainReport, TrainReport]] = {}  # of its source and its destination
+        self.loaded: dict[Path, TrainReport] = {}  # of a flow: what its destination saw beside it
         self.uplinks: dict[int, float] = {}
         self.downlinks: dict[int, float] = {}
+        self.full_wires: set[tuple[int, bool]] = set()  # (host, is it the uplink)
         self.alternatives: dict[
             int, dict[str, float]
         ] = {}  # host -> its IP address -> rate; first the one in use
@@ -87,11 +90,15 @@ class Survey:
     def take_trains(self, outcome: Outcome) -> dict[Path, TrainReport]:
         """What every end of every exchange saw: (who saw it, the peer)."""
         self.take(outcome)
-        return {
+        found = {
             (host, peer): train
             for host, report in outcome.reports.items()
             for peer, train in report.trains.items()
         }
+        for path, train in found.items():
+            if train.has_jumped:
+                self.miss(self.arrow(path[::-1]), "a clock jumped: jitter and queue are unknown")
+        return found
 
     def flow(self, source: int, destination: int) -> Flow:
         return Flow(source, destination, self.reached[source, destination][0].address)
@@ -113,9 +120,9 @@ class Survey:
         """Both hosts are there, and the first reaches the second."""
         return self.alive.issuperset(path) and path in self.reached
 
-    def connect_s(self, paths: Iterable[Path]) -> float:
-        """The longest time that connecting took on any of them: about a round trip."""
-        return max((self.reached[path][0].connect_s for path in paths if path in self.reached), default=0.0)
+    def rtt_s(self, paths: Iterable[Path]) -> float:
+        """The longest round trip of any of them."""
+        return max((self.reached[path][0].rtt_s for path in paths if path in self.reached), default=0.0)
 
     def rate(self, path: Path) -> float:
         """The bandwidth of a path; 0 if it was not measured."""
@@ -165,19 +172,20 @@ class Survey:
         source, destination = path
         flow = self.flows.get(path)
         here, there = self.idle.get(path), self.idle.get((destination, source))
-        sender, receiver = self.loaded.get(path, (None, None))
+        receiver = self.loaded.get(path)
         return Link(
             source=self.names[source],
             destination=self.names[destination],
             one_stream_bytes_per_s=flow.one_stream_bytes_per_s if flow else None,
             several_streams_bytes_per_s=flow.several_streams_bytes_per_s if flow else None,
+            burst_bytes_per_s=there.burst_bytes_per_s if there else None,
             rtt_min_s=here.rtt_min_s if here else None,
             rtt_median_s=here.rtt_median_s if here else None,
             rtt_p99_s=here.rtt_p99_s if here else None,
             jitter_s=there.jitter_s if there else None,
-            loss=_loss(here, there),
+            loss=loss_of(there),
             queue_s=_queue_s(there, receiver),
-            loaded_loss=_loss(sender, receiver),
+            loaded_loss=loss_of(receiver),
         )
 
     def _bottleneck(self, paths: Sequence[Path], rate: float) -> Bottleneck:
@@ -198,11 +206,11 @@ def ip_of(address: str) -> str:
     return split_address(address)[0]
 
 
-def _loss(sender: TrainReport | None, receiver: TrainReport | None) -> float | None:
-    """None too if nothing at all arrived: that is a firewall, not a loss."""
-    if not sender or not receiver or not sender.num_sent or not receiver.num_received:
+def loss_of(receiver: TrainReport | None) -> float | None:
+    """None too if next to nothing arrived: that is a firewall, not a loss."""
+    if not receiver or receiver.num_received < _RECEIVED_LEAST:
         return None
-    return max(0.0, 1 - receiver.num_received / sender.num_sent)
+    return 1 - receiver.num_received / receiver.num_expected
 
 
 def _queue_s(idle: TrainReport | None, loaded: TrainReport | None) -> float | None:

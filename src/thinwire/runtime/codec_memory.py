@@ -73,7 +73,8 @@ class TensorMemory:
     Attributes:
         name: for messages.
         num_calls: operations that used it.
-        residual: what this rank owes to the sum, element by element; empty before the first operation.
+        residual: what this rank owes to the sum, element by element; empty before the first operation that may leave
+            something out.
     """
 
     def __init__(self, name: str) -> None:
@@ -95,7 +96,7 @@ class TensorMemory:
             raise UsageError(
                 f"an operation that uses the memory {self.name!r} has not ended: wait for it before the next"
             )
-        if self.residual.size != num_elements and not codec.is_lossless:
+        if self.residual.size != num_elements and not codec.is_lossless and not codec.has_feedback:
             self.residual = np.zeros(num_elements, np.float32)
         if self._codec != str(codec):
             self._codec = str(codec)
@@ -106,6 +107,16 @@ class TensorMemory:
     def end(self) -> None:
         """The operation has ended."""
         self._in_use.release()
+
+    def take_residual(self) -> Floats:
+        """What is owed, to whoever pays it some other way; nothing is owed after this.
+
+        Raises:
+            UsageError: an operation that uses the memory has not ended.
+        """
+        self.refuse_if_used("emptied")
+        owed, self.residual = self.residual, np.zeros(0, np.float32)
+        return owed
 
     def state(self, codec: Codec, first_element: int, shape: Shape) -> State:
         """The codec's state of the segment that begins there, which is updated in place."""

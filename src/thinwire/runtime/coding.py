@@ -3,8 +3,8 @@
 Error feedback is done here, for any codec: where the caller gives a memory, what an encode lacks is remembered and
 added to the next encode of the same elements (``Codec.encode_with_residual``). The residual of an element is what
 this rank owes to the sum, whether it encoded a contribution or, as the owner of a chunk, the sum itself. So nothing is
-lost when the codec, the segments or the owners change: what is owed is paid with the next call. Codecs are
-given without feedback of their own, which would count everything twice.
+lost when the codec, the segments or the owners change: what is owed is paid with the next call. A codec with
+feedback of its own is left to it: its residual is part of its state, and goes when the codec or the segments change.
 
 Not here: threads (``encoder``), and which segments are encoded when (``flight``).
 """
@@ -61,9 +61,13 @@ class Coding:
             state = codec.initial_state(values.shape)
             return codec.encode_into(values, state, seed, encoded, state)
         state = memory.state(codec, first_element, values.shape)
-        if codec.is_lossless:
-            return codec.encode_into(values, state, seed, encoded, state)
         residual = memory.residual[first_element : first_element + values.size]
+        if not residual.size:
+            return codec.encode_into(values, state, seed, encoded, state)
+        if codec.has_feedback:  # it takes over what was owed before it came
+            owed = values + residual
+            residual.fill(0)
+            return codec.encode_into(owed, state, seed, encoded, state)
         num_bytes = codec.encode_with_residual(values, residual, state, seed, encoded, state)
         _forget_what_is_not_finite(residual)
         return num_bytes

@@ -14,7 +14,9 @@ import numpy as np
 
 from thinwire.codec.base import Codec
 from thinwire.collective.schedule import Buffer, CollectiveKind
+from thinwire.collective.selection import Place
 from thinwire.errors import ThinwireError, UsageError
+from thinwire.forecast import LinkEstimate
 from thinwire.runtime.coding import compile_codec
 from thinwire.runtime.group import Group
 from thinwire.runtime.job import Job
@@ -42,6 +44,14 @@ class Communicator:
         self.num_ranks = group.num_ranks
         self._group = group
         self._algorithm = algorithm
+
+    def links(self) -> dict[int, LinkEstimate]:
+        """What the job's traffic has taught so far of the links to the other ranks, by rank.
+
+        It costs nothing to ask: transports count anyway, and the endpoint looks twice a second. A rank that nothing was
+        exchanged with is not there; see ``LinkEstimate`` for what may be unknown of the others.
+        """
+        return self._group.estimates()
 
     def all_reduce(
         self,
@@ -195,6 +205,11 @@ class Communicator:
         if source is not None:
             self._check_peer("recv from", source)
         return self._group.recv(data, source, tag, dtype, options)
+
+    @property
+    def place(self) -> Place:
+        """Where the ranks of the group are."""
+        return self._group.place
 
     @property
     def error(self) -> ThinwireError | None:

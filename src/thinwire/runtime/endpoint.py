@@ -17,6 +17,7 @@ import msgspec
 
 from thinwire.clock import SYSTEM_CLOCK, Clock
 from thinwire.errors import LinkError, ProtocolError, ThinwireError
+from thinwire.forecast import LinkEstimate, Traffic
 from thinwire.protocol.frame import Header, Kind
 from thinwire.protocol.liveness import Liveness
 from thinwire.runtime.communicator import Communicator
@@ -26,6 +27,7 @@ from thinwire.runtime.failure import FailReport, LostReport
 from thinwire.runtime.flight import CONTROL_PRIORITY, FLAG_EAGER, Flight, Key, LengthMismatch
 from thinwire.runtime.group import Group
 from thinwire.runtime.inbox import Allowances, Credits, Early, Inbox, eager_cost
+from thinwire.runtime.link_watch import LinkWatch
 from thinwire.runtime.memory import BufferPool
 from thinwire.runtime.operation import Operation
 from thinwire.trace import Recorder, Trace, write_chrome
@@ -89,6 +91,7 @@ class Endpoint:
         self.encode = encode or self._encoder.submit
         self._transport = transport
         self._liveness = Liveness(config.heartbeat_s)
+        self._watch = LinkWatch()
         self._credits = Credits(self._send_credit)
         self._inbox = Inbox()
         self._lock = threading.Lock()
@@ -170,6 +173,10 @@ class Endpoint:
         if self.recorder is not None and self.config.trace:
             trace = Trace(ranks=(self.recorder.trace(self._rank, self.contact.host),))
             write_chrome(f"{self.config.trace}.rank{self._rank}", trace)
+
+    def links(self) -> dict[str, LinkEstimate]:
+        """What traffic has taught of the link to each peer so far: by endpoint id."""
+        return self._watch.estimates()
 
     # For groups ------------------------------------------------------------------------------------------
 
@@ -281,7 +288,7 @@ class Endpoint:
             self._lose(peer, f"no word from it for {silence_s:.1f} s: stopped, or cut off from the network")
         for group in dict.fromkeys(self._groups.values()):
             wake_s = min(wake_s, group.poll(now_s))
-        return wake_s
+        return min(wake_s, self._watch.poll(now_s, self._links))
 
     # Receiver ---------------------------------------------------------------------------------------------------
 
@@ -437,6 +444,7 @@ class Endpoint:
         link = self._links.pop(peer, None)
         if link is not None:
             self._record_link(peer, link)
+            self._watch.forget(peer)
         self._liveness.forget(peer)
 
     def _send_credit(self, peer: str, amount: int) -> None:
@@ -473,6 +481,9 @@ class DeadLink:
     ) -> None:
         if on_sent is not None:
             on_sent(LinkError(self._reason))
+
+    def traffic(self) -> Traffic:
+        return Traffic()
 
     def statistics(self) -> LinkStatistics:
         return LinkStatistics(

@@ -5,6 +5,7 @@ Not here: training loops, and which fidelity is the right one.
 
 from __future__ import annotations
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import AllreduceOptions, ReduceOp, Work
@@ -39,7 +40,7 @@ def all_reduce(
         group: of the backend "thinwire"; None: the default group.
         fidelity: "exact", or a codec, or its text, such as "quantize(bits=4)"; equal on all ranks.
         memory: what is remembered of this tensor, ``CodecMemory()[name]``. With it, what a call leaves out is
-            added to the next (error feedback); without, it is lost. As large as the tensor, in float32.
+            added to the next (error feedback), be it exact; without, it is lost. As large as the tensor, in float32.
         async_op: return at once; the ``Work`` that is returned tells when it is done.
 
     Raises:
@@ -53,6 +54,8 @@ def all_reduce(
     """
     codec = codec_of(fidelity)
     if codec is None:
+        if memory is not None:
+            _pay(memory, tensor)
         work: Work | None = dist.all_reduce(tensor, op, group, async_op)
         return work
     used = group or dist.group.WORLD
@@ -69,6 +72,14 @@ def all_reduce(
         return encoded
     encoded.wait()
     return None
+
+
+def _pay(memory: TensorMemory, tensor: Tensor) -> None:
+    """Add to ``tensor`` what earlier, less faithful calls left out of it."""
+    owed = memory.take_residual()
+    if owed.size:
+        with torch.no_grad():
+            tensor += torch.from_numpy(owed).reshape(tensor.shape).to(tensor)
 
 
 def codec_of(fidelity: str | Codec) -> Codec | None:

@@ -128,10 +128,9 @@ class Flight:
                 self._send_control(Kind.ANNOUNCE, rank)
         if not self.lowered.segments:
             self._on_done(self)
-        for index in ready:
-            if self.lowered.segments[index].kind is OpKind.ENCODE:
-                self._encode_later(self._priority, partial(self._run, [index]))
-        self._run([i for i in ready[::-1] if self.lowered.segments[i].kind is not OpKind.ENCODE])
+        if self.lowered.readers:
+            ready = self._submit_encodes(ready)
+        self._run(ready[::-1])
 
     def launched(self) -> None:
         """It was started, and given everything that had come before: from now on it knows what it waits for."""
@@ -294,6 +293,16 @@ class Flight:
             self._memory.apply_received(segment, staged)
             self._pool.give(staged)
 
+    def _submit_encodes(self, ready: list[int]) -> list[int]:
+        """Have encoded what can be, on the encoder's thread, in order; returns the other segments."""
+        others = []
+        for index in ready:
+            if self.lowered.segments[index].kind is OpKind.ENCODE:
+                self._encode_later(self._priority, partial(self._run, [index]))
+            else:
+                others.append(index)
+        return others
+
     def _code(self, segment: Segment) -> bool:
         """Encode or decode; False if that failed, or there is no more need."""
         source: int | None = None
@@ -308,9 +317,8 @@ class Flight:
                 return False
             source = payload.source
             self._memory.decode(segment, payload.content)
-        except (
-            Exception
-        ) as error:  # a codec may be anybody's, and nobody waits for what an encoder's thread raises
+        except Exception as error:
+            # A codec may be anybody's, and nobody looks after what the encoder's thread raises.
             self.wires.on_coding_failed(source, error)
             return False
         return True

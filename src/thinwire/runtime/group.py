@@ -25,6 +25,7 @@ from thinwire.errors import (
     PeerError,
     ThinwireError,
 )
+from thinwire.forecast import LinkEstimate
 from thinwire.runtime.coding import Coding
 from thinwire.runtime.failure import MISMATCH_GRACE_S, FailReport, Mismatch
 from thinwire.runtime.flight import Flight, Wires
@@ -427,6 +428,11 @@ class Group:
             if is_pending or self._error is not None or (group, number) not in self._recent_calls:
                 return None
             return self._recent_calls[group, number][1]
+
+    def estimates(self) -> dict[int, LinkEstimate]:
+        """What is known of the links to the other ranks."""
+        found = self._endpoint.links()
+        return {rank: found[peer] for peer, rank in self._rank_of.items() if peer in found}
 
     def peers(self) -> Iterable[str]:
         return self._rank_of

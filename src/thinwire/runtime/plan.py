@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import threading
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ from thinwire.runtime.memory import Arithmetic, Array, BufferPool, CodedTile, Me
 from thinwire.runtime.reduction import DTYPES, DType, ReduceOp
 
 TILE_BYTES = 16 << 20
+_proving = threading.Lock()
 MOST_ELEMENTS_TO_JUDGE_BY = 1 << 16  # a payload of so many has about the bits a value of a larger one
 
 Sizes = tuple[tuple[Buffer, tuple[int, ...]], ...]  # elements of each chunk of the user's buffers
@@ -122,6 +124,9 @@ class Plan:
             schedule.fingerprint,
             call.average,
             call.place,
+            repr(
+                call.codec
+            ),  # all its parameters; in the call's text those that are as by default are left out
         )
         digest = hashlib.blake2b(repr(common).encode(), digest_size=8).digest()
         self.signature = int.from_bytes(digest, "little")
@@ -256,8 +261,16 @@ def plan_for(call: Call) -> Plan:
     )
 
 
-@functools.lru_cache(maxsize=256)
 def _schedule(
+    kind: CollectiveKind, num_ranks: int, root: int, algorithm: str, params: tuple[tuple[str, int], ...]
+) -> Schedule:
+    """A schedule, proved once, also where several ranks are threads of this process."""
+    with _proving:
+        return _proved(kind, num_ranks, root, algorithm, params)
+
+
+@functools.lru_cache(maxsize=256)
+def _proved(
     kind: CollectiveKind, num_ranks: int, root: int, algorithm: str, params: tuple[tuple[str, int], ...]
 ) -> Schedule:
     """A schedule, proved: nothing runs that the checker has not passed. ScheduleError would be our own bug."""

@@ -21,7 +21,9 @@ from torch._C._distributed_c10d import PrefixStore, ProcessGroup, Store
 from torch.distributed.constants import default_pg_timeout
 
 from thinwire.errors import AbortedError, UsageError
+from thinwire.forecast import LinkEstimate
 from thinwire.runtime import shared_endpoint
+from thinwire.runtime.communicator import Communicator
 from thinwire.runtime.endpoint import Endpoint
 from thinwire.runtime.futures import callback_of, calling_callbacks_of
 from thinwire.runtime.job import Job
@@ -29,11 +31,13 @@ from thinwire.runtime.lanes import Completion, all_of
 from thinwire.runtime.loopback import Loopback
 from thinwire.runtime.monitored_barrier import monitored_barrier
 from thinwire.runtime.operation import CallOptions
+from thinwire.runtime.reduction import ReduceOp
 from thinwire.runtime.rendezvous import Meeting, job_secret, meet
 from thinwire.runtime.strand import Call, Strand
-from thinwire.runtime.torch_buffers import HostStaging, Staging
+from thinwire.runtime.torch_buffers import HostStaging, Staging, reducible_dtype_of, staging_for
 from thinwire.runtime.torch_calls import TorchCalls, TorchOptions
 from thinwire.runtime.work import Outputs, ThinwireWork
+from thinwire.trace.model import Argument
 
 
 @dataclass
@@ -238,6 +242,12 @@ class ThinwireProcessGroup(TorchCalls, ProcessGroup):  # type: ignore[misc]  # t
         if self._owns_endpoint:
             shared_endpoint.release(self._endpoint)
 
+    def links(self) -> dict[int, LinkEstimate]:
+        """What training has taught so far of the links to the other ranks, by rank; see ``Communicator.links``."""
+        found = self._endpoint.links()
+        contacts = enumerate(self._meeting.contacts)
+        return {rank: found[contact.endpoint] for rank, contact in contacts if contact.endpoint in found}
+
     def monitored_barrier(self, timeout: timedelta | None = None, wait_all_ranks: bool = False) -> None:
         """Return when every rank has called it, or say on every rank which ranks did not."""
         self._num_monitored_barriers += 1
@@ -247,6 +257,30 @@ class ThinwireProcessGroup(TorchCalls, ProcessGroup):  # type: ignore[misc]  # t
             (timeout or self.options._timeout).total_seconds(),
             wait_all_ranks=wait_all_ranks,
         )
+
+    # For training -----------------------------------------------------------------------------------------------
+
+    def communicator(self, name: str) -> Communicator:
+        """A communicator of the group's ranks whose calls have an order of their own: all ranks use the same name."""
+        return self._strand(name).communicator
+
+    def all_reduce_apart(
+        self, name: str, tensor: Tensor, options: CallOptions, *, average: bool = False
+    ) -> ThinwireWork:
+        """The sum of all ranks' tensors, or their average, in place, as a call on ``communicator(name)``."""
+        staging = staging_for("all_reduce", [tensor])
+        data, dtype = staging.update(tensor), reducible_dtype_of("all_reduce", tensor.dtype)
+        options = msgspec.structs.replace(options, timeout_s=self.options._timeout.total_seconds())
+        strand = self._strand(name)
+        end = strand.launch(
+            lambda to: to.all_reduce(data, ReduceOp.SUM, dtype, average=average, options=options), staging
+        )
+        return ThinwireWork(self._track(end), [tensor], staging, strand)
+
+    def record(self, name: str, start_s: float, end_s: float, track: str, /, **arguments: Argument) -> None:
+        """Put a span into this process's trace, if there is one. Times are those of the system's clock."""
+        if self._endpoint.recorder is not None:
+            self._endpoint.recorder.span(name, start_s, end_s, track, **arguments)
 
     # Coalescing: everything between start and end begins at once and is waited for together ---------------------
 

@@ -10,7 +10,7 @@ Not here: starting jobs (``strand``), and what callbacks may do (``futures``).
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -80,6 +80,10 @@ class ThinwireWork(Work):
 
     def exception(self) -> BaseException | None:
         return self._end.exception() if self._end.done() else None
+
+    def add_done_callback(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once it has ended: on a thread that the network needs, so it must not block."""
+        self._end.add_done_callback(lambda _: callback())
 
     def source_rank(self) -> int:
         """The rank in the group that the received tensor came from."""

@@ -166,6 +166,10 @@ class VirtualCarrier:
         self._last_frames.append(
             f"{self._clock.now_s():.6f} s, from {link.source.index} to {link.target.index}: {header}"
         )
+        out, back = self._wire(link).profile, self._wire(link.reverse).profile
+        size_bytes = HEADER_BYTES + header.length
+        travel_s = size_bytes / out.bandwidth_bytes_per_s
+        link.reverse.count_travel(size_bytes, travel_s, out.latency_s + back.latency_s)
         link.deliver(header, [payload])
 
     def _dispatch(self, link: MemoryLink, parcel: _Parcel) -> None:

@@ -48,6 +48,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
         source, destination: names of hosts.
         one_stream_bytes_per_s: what one TCP stream reaches.
         several_streams_bytes_per_s: what several TCP streams reach together.
+        burst_bytes_per_s: what short bursts of datagrams came through at: a rougher figure, of the quick form.
         rtt_min_s, rtt_median_s, rtt_p99_s: the round trip while the link is otherwise idle.
         jitter_s: standard deviation of the one-way delay while idle.
         loss: the fraction of datagrams lost while idle.
@@ -59,6 +60,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     destination: str
     one_stream_bytes_per_s: float | None = None
     several_streams_bytes_per_s: float | None = None
+    burst_bytes_per_s: float | None = None
     rtt_min_s: float | None = None
     rtt_median_s: float | None = None
     rtt_p99_s: float | None = None
@@ -71,7 +73,9 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
         what = f"link {self.source} -> {self.destination}"
         if self.source == self.destination:
             raise UsageError(f"{what}: a link has two different ends")
-        _check_positive(what, self, "one_stream_bytes_per_s", "several_streams_bytes_per_s")
+        _check_positive(
+            what, self, "one_stream_bytes_per_s", "several_streams_bytes_per_s", "burst_bytes_per_s"
+        )
         for name in ("rtt_min_s", "rtt_median_s", "rtt_p99_s", "jitter_s", "queue_s"):
             _check_range(what, self, name, math.inf)
         for name in ("loss", "loaded_loss"):
@@ -83,14 +87,13 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def bandwidth_bytes_per_s(self) -> float | None:
-        """The most that any number of streams was seen to reach.
+        """The most that any number of streams was seen to reach; without streams, what bursts came through at.
 
         >>> Link(source="a", destination="b", one_stream_bytes_per_s=3e6).bandwidth_bytes_per_s
         3000000.0
         """
-        return max(
-            filter(None, (self.one_stream_bytes_per_s, self.several_streams_bytes_per_s)), default=None
-        )
+        streams = filter(None, (self.one_stream_bytes_per_s, self.several_streams_bytes_per_s))
+        return max(streams, default=self.burst_bytes_per_s)
 
 
 class Bottleneck(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from thinwire.forecast import Traffic
 from thinwire.protocol.frame import Header
 
 OnSent = Callable[[BaseException | None], None]
@@ -72,6 +73,9 @@ class Link(Protocol):
         """
 
     def statistics(self) -> LinkStatistics: ...
+
+    def traffic(self) -> Traffic:
+        """What forecasts of the link are made from; what this transport cannot count stays 0 or None."""
 
 
 class LinkStatistics(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ from thinwire.transport.tcp_info import TcpInfo, tcp_info
 TOKEN_BYTES = 16
 _NAME_BYTES = 16
 SAMPLE_S = 0.005
+FIRST_TRY_S = 0.3  # to connect
 
 _PREAMBLE = struct.Struct(f"<{TOKEN_BYTES}sIIB")  # token, experiment, flow, stream
 _GREETING = 0xFFFFFFFF  # a flow that wants no sink, only the name of who listens
@@ -227,11 +228,11 @@ class BulkSink:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A way to a sink: its address, the address it is reached from, and how long connecting took."""
+    """A way to a sink: its address, the address it is reached from, and the round trip."""
 
     address: str
     source: str
-    connect_s: float
+    rtt_s: float
 
 
 def greet(address: str, token: bytes, name: bytes, timeout_s: float, clock: Clock) -> Route:
@@ -242,8 +243,8 @@ def greet(address: str, token: bytes, name: bytes, timeout_s: float, clock: Cloc
     """
     began_s = clock.now_s()
     try:
-        with _connected(address, timeout_s, None) as connection:
-            connect_s = clock.now_s() - began_s
+        with _connected(address, timeout_s, None, clock) as connection:
+            rtt_s = _round_trip_s(connection, clock.now_s() - began_s)
             source = str(connection.getsockname()[0]) if family(address) != socket.AF_UNIX else ""
             connection.sendall(_PREAMBLE.pack(token, 0, _GREETING, 0))
             answer = connection.recv(len(name), socket.MSG_WAITALL)
@@ -251,7 +252,13 @@ def greet(address: str, token: bytes, name: bytes, timeout_s: float, clock: Cloc
         raise LinkError(f"{address}: {_reason(error, timeout_s)}") from error
     if answer != name:
         raise LinkError(f"{address}: somebody else answered there")
-    return Route(address, source, connect_s)
+    return Route(address, source, rtt_s)
+
+
+def _round_trip_s(connection: socket.socket, connect_s: float) -> float:
+    """By the kernel, if it knows: what connecting took has the waiting for lost packets in it."""
+    info = tcp_info(connection)
+    return min(connect_s, info.min_rtt_s) if info and info.min_rtt_s > 0 else connect_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +301,7 @@ def pour(
         with selectors.DefaultSelector() as selector:
             # All connect before any sends: behind a full queue a connection might take a second.
             for _ in range(num_streams if together_s else 1):
-                streams.append(_connected(address, timeout_s, congestion_control))
+                streams.append(_connected(address, timeout_s, congestion_control, clock))
 
             def begin(number: int) -> None:
                 streams[number].sendall(_PREAMBLE.pack(token, *key, number))
@@ -347,7 +354,24 @@ def _fill(
                 event.fileobj.send(payload)
 
 
-def _connected(address: str, timeout_s: float, congestion_control: str | None) -> socket.socket:
+def _connected(address: str, timeout_s: float, congestion_control: str | None, clock: Clock) -> socket.socket:
+    """A connection. Asks again after ``FIRST_TRY_S``, and then ever later: the kernel would take 1 s to say again what
+    was lost, and streams that are to begin together would not."""
+    end_s = clock.now_s() + timeout_s
+    try_s = FIRST_TRY_S
+    while clock.now_s() + try_s < end_s:
+        with contextlib.suppress(TimeoutError):
+            connection = _connected_at_once(address, try_s, congestion_control)
+            break
+        try_s *= 2
+    else:
+        last_s = max(FIRST_TRY_S, end_s - clock.now_s())
+        connection = _connected_at_once(address, last_s, congestion_control)
+    connection.settimeout(timeout_s)
+    return connection
+
+
+def _connected_at_once(address: str, timeout_s: float, congestion_control: str | None) -> socket.socket:
     connection = socket.socket(family(address), socket.SOCK_STREAM)
     try:
         connection.settimeout(timeout_s)

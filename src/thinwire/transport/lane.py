@@ -40,6 +40,8 @@ DIRECT_SEND_BYTES = 64 << 10
 _WAIT_BYTES = 256 << 10
 # Pulled bytes after which the peer is told at the latest that it may use its memory again.
 _UNTOLD_BYTES_MAX = 1 << 20
+# A read that returns sooner has not waited.
+_AT_ONCE_S = 20e-6
 _BUFFERS_PER_CALL = 1024  # Linux's IOV_MAX
 
 Buffers = list[bytes | memoryview]
@@ -75,6 +77,7 @@ class Lane:
         self.unpulled: deque[Outgoing] = deque()  # sent by reference, and the peer has not copied them yet
         self.bytes_sent = self.frames_sent = 0
         self.bytes_received = self.frames_received = 0
+        self.bytes_timed = 0  # of those received: what came while a frame was coming
         self.last_sent_s = self.last_received_s = link.clock.now_s()
         self._link = link
         self._socket = connection
@@ -85,6 +88,8 @@ class Lane:
         self._puller = cross_memory.puller
         self._reader = FrameReader(self._on_header, self._on_frame, self._pull if self._puller else None)
         self._untold_frames = self._untold_bytes = 0  # pulled, and the peer has not been told
+        self._is_timed = False  # between the first byte of a frame and the end of the last that has come
+        self._waits_from_s = 0.0
 
     # Writing, with the claim.
 
@@ -191,7 +196,7 @@ class Lane:
         """The reader thread: until the connection ends."""
         link = self._link
         try:
-            while count := self._receive():
+            while count := self._receive_timed():
                 self.bytes_received += count
                 self.last_received_s = link.clock.now_s()
                 self._reader.advance(count)
@@ -212,9 +217,28 @@ class Lane:
         except Exception as error:
             self._surface(error)
         finally:
+            if self._is_timed:
+                link.receiving.end()
             self.shut_down(socket.SHUT_RDWR)
             with self._writing, link.lock:
                 self._socket.close()
+
+    def _receive_timed(self) -> int:
+        """Read once, and note whether that waited for a frame to begin, which says nothing of the link."""
+        link = self._link
+        if not self._reader.between_frames:
+            count = self._receive()
+            self.bytes_timed += count
+            return count
+        if self._is_timed:
+            self._waits_from_s = link.receiving.end()
+            self._is_timed = False
+        count = self._receive()
+        if count:
+            self._is_timed = True
+            if link.receiving.begin() - self._waits_from_s < _AT_ONCE_S:  # it had come already
+                self.bytes_timed += count
+        return count
 
     def _receive(self) -> int:
         target = self._reader.target()
@@ -254,6 +278,7 @@ class Lane:
             raise LinkError(f"reading its memory failed: {error.strerror or error}") from error
         length = sum(piece.length for piece in pieces)
         self.bytes_received += length
+        self.bytes_timed += length
         self._untold_frames += 1
         self._untold_bytes += length
         if self._untold_bytes >= _UNTOLD_BYTES_MAX or not self._reader.buffered_frame:

@@ -25,11 +25,13 @@ from collections.abc import Sequence
 
 from thinwire.clock import Clock
 from thinwire.errors import LinkError, ProtocolError
+from thinwire.forecast import Traffic
 from thinwire.protocol.frame import Header, Kind
 from thinwire.protocol.handshake import Introduction, Verdict
 from thinwire.protocol.reader import PIECES_MAX
 from thinwire.transport.admission import CrossMemory
 from thinwire.transport.base import LinkStatistics, OnSent, Receiver
+from thinwire.transport.busy import BusyTime
 from thinwire.transport.crossmemory import REFERENCE_BYTES_MIN
 from thinwire.transport.lane import Lane, Outgoing
 from thinwire.transport.refusals import Refusals
@@ -50,6 +52,7 @@ class SocketLink:
         self.clock = clock
         self.refusals = refusals
         self.lock = threading.Lock()  # held for bookkeeping only: never while calling out, reading or writing
+        self.receiving = BusyTime(clock)
         self.ended = False
         self._kind = "none yet"
         self._made_s = clock.now_s()
@@ -107,6 +110,21 @@ class SocketLink:
         with self.lock:
             lanes = tuple(self._lanes)
         return tuple(info for lane in lanes if (info := lane.tcp_info()))
+
+    def traffic(self) -> Traffic:
+        """See ``thinwire.transport.base.Link.traffic``."""
+        with self.lock:
+            lanes = tuple(self._lanes)
+        infos = self.tcp_infos()
+        return Traffic(
+            timed_bytes=sum(lane.bytes_timed for lane in lanes),
+            receiving_s=self.receiving.total_s(),
+            delivered_bytes=sum(info.bytes_acked for info in infos),
+            sending_s=max((info.busy_s - info.receiver_limited_s for info in infos), default=0.0),
+            sent_bytes=sum(info.bytes_sent for info in infos),
+            retransmitted_bytes=sum(info.bytes_retransmitted for info in infos),
+            rtt_s=min((info.rtt_s for info in infos), default=None),
+        )
 
     # For the transport: how the link comes to be.
 

@@ -22,6 +22,7 @@ from typing import NamedTuple, Protocol
 
 from thinwire.clock import SYSTEM_CLOCK, Clock
 from thinwire.errors import LinkError, ProtocolError
+from thinwire.forecast import Traffic
 from thinwire.protocol.frame import HEADER_BYTES, Header, Kind
 from thinwire.transport.base import Contact, LinkStatistics, OnSent, Receiver
 
@@ -176,6 +177,7 @@ class MemoryLink:
         self._closed_because = ""
         self._bytes_received = self._frames_received = self._bytes_sent = self._frames_sent = 0
         self._last_received_s = self._last_sent_s = network.clock.now_s()
+        self._traffic = Traffic()
 
     def send(
         self,
@@ -209,6 +211,19 @@ class MemoryLink:
                 frames_received=self._frames_received,
                 last_received_s=self._last_received_s,
                 last_sent_s=self._last_sent_s,
+            )
+
+    def traffic(self) -> Traffic:
+        with self._lock:
+            return self._traffic
+
+    def count_travel(self, num_bytes: int, travel_s: float, rtt_s: float) -> None:
+        """For a carrier that knows: a frame of this size came in, after that time on its way."""
+        with self._lock:
+            self._traffic = Traffic(
+                timed_bytes=self._traffic.timed_bytes + num_bytes,
+                receiving_s=self._traffic.receiving_s + travel_s,
+                rtt_s=rtt_s,
             )
 
     def take(self) -> Outgoing | None:

@@ -61,12 +61,24 @@ def connect(connection: socket.socket, address: str, options: SocketOptions) -> 
 
 
 def congestion_controls() -> tuple[str, ...]:
-    """The kernel's algorithms that a program may choose here, the default first; none where there is no choice."""
+    """The kernel's algorithms that this program may choose, the default first; none where there is no choice.
+
+    Privileged programs may choose more than the kernel says that it allows, so each is tried.
+    """
     names: list[str] = []
-    for setting in ("tcp_congestion_control", "tcp_allowed_congestion_control"):
+    for setting in ("tcp_congestion_control", "tcp_available_congestion_control"):
         file = Path("/proc/sys/net/ipv4", setting)
         names += file.read_text().split() if file.exists() else []
-    return tuple(dict.fromkeys(names))
+    return tuple(name for name in dict.fromkeys(names) if _may_choose(name))
+
+
+def _may_choose(congestion_control: str) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tried:
+        try:
+            tried.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion_control.encode())
+        except OSError:
+            return False
+    return True
 
 
 def tune(connection: socket.socket, options: SocketOptions) -> None:

@@ -15,16 +15,8 @@ import msgspec
 
 _U32, _U64 = struct.Struct("=I"), struct.Struct("=Q")
 # Offsets.
-_FLAGS, _RTT, _MIN_RTT, _SEGMENTS_OUT, _RATE, _DELIVERED, _SENT, _RETRANSMITTED = (
-    7,
-    68,
-    148,
-    156,
-    160,
-    192,
-    200,
-    208,
-)
+_FLAGS, _RTT, _ACKED, _MIN_RTT, _SEGMENTS_OUT, _RATE = 7, 68, 120, 148, 156, 160
+_BUSY, _RECEIVER_LIMITED, _DELIVERED, _SENT, _RETRANSMITTED = 168, 176, 192, 200, 208
 _LENGTH = 256
 _APP_LIMITED = 0x01  # the lowest bit of the flags
 
@@ -39,6 +31,9 @@ class TcpInfo(msgspec.Struct, frozen=True, kw_only=True):
         bytes_sent, bytes_retransmitted: since the connection stands, retransmissions in both.
         bytes_delivered: what has reached the peer, also behind a gap that still has to be filled: the segments
             delivered, times their mean size.
+        bytes_acked: what the peer has without a gap.
+        busy_s: how long there was something to send, or not yet acknowledged.
+        receiver_limited_s: how much of that the peer's window was full, because nobody read there.
     """
 
     rtt_s: float
@@ -48,6 +43,9 @@ class TcpInfo(msgspec.Struct, frozen=True, kw_only=True):
     bytes_sent: int
     bytes_retransmitted: int
     bytes_delivered: int
+    bytes_acked: int
+    busy_s: float
+    receiver_limited_s: float
 
 
 def tcp_info(connection: socket.socket) -> TcpInfo | None:
@@ -70,4 +68,7 @@ def tcp_info(connection: socket.socket) -> TcpInfo | None:
         bytes_sent=sent,
         bytes_retransmitted=_U64.unpack_from(raw, _RETRANSMITTED)[0],
         bytes_delivered=round(segments_delivered * sent / segments_sent) if segments_sent else 0,
+        bytes_acked=_U64.unpack_from(raw, _ACKED)[0],
+        busy_s=_U64.unpack_from(raw, _BUSY)[0] / 1e6,
+        receiver_limited_s=_U64.unpack_from(raw, _RECEIVER_LIMITED)[0] / 1e6,
     )

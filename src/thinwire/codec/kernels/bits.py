@@ -44,8 +44,8 @@ def _type_lowest_bit(context: Any, mask: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-# (bits, start, least): bit i of the answer says whether the magnitude of bits[start + i] is least or more. ``bits`` is a
-# contiguous array of int32 with GROUP elements from ``start`` on.
+# (bits, start, least): bit i of the answer says whether the magnitude of bits[start + i] is least or more. ``bits`` is
+# a contiguous array of int32 with GROUP elements from ``start`` on.
 at_least: Any = intrinsic(_type_at_least)
 # (mask): the number of zeros below the lowest one of 64 bits; 64 where there is no one.
 lowest_bit: Any = intrinsic(_type_lowest_bit)

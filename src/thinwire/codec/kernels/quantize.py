@@ -20,7 +20,6 @@ from thinwire.codec.kernels.quantize_numpy import (
     FIXED,
     LARGEST,
     LEAST,
-    STOCHASTIC,
     UNBIASED,
     UNIFORM,
 )
@@ -90,9 +89,7 @@ def _nearest_of_16(fixed: Array, limits: Array, at: Array, half: int, levels: Ar
     for i in range(fixed.size):
         number = fixed[i]
         x = _i2(-number) if number < 0 else number
-        place = _i2(
-            _i2(x >= t1) + (x >= t2) + (x >= t3) + (x >= t4) + (x >= t5) + (x >= t6) + (x >= t7)
-        )
+        place = _i2(_i2(x >= t1) + (x >= t2) + (x >= t3) + (x >= t4) + (x >= t5) + (x >= t6) + (x >= t7))
         level = l0
         level = l1 if x >= t1 else level
         level = l2 if x >= t2 else level
@@ -123,9 +120,12 @@ def _nearest_by_cell(
     fixed: Array, factor: np.float32, cells: Array, table: Array, levels: Array, codes: Array
 ) -> None:
     for i in range(fixed.size):
-        cell = _i4(_f4(min(max(_f4(fixed[i]) * factor, _f4(-CELLS // 2)), _f4(CELLS // 2 - 1)) + _ROUNDER).view(
-            np.int32
-        ) - _ROUNDER_BITS)
+        cell = _i4(
+            _f4(min(max(_f4(fixed[i]) * factor, _f4(-CELLS // 2)), _f4(CELLS // 2 - 1)) + _ROUNDER).view(
+                np.int32
+            )
+            - _ROUNDER_BITS
+        )
         code = cells[cell + CELLS // 2]
         codes[i] = code
         levels[i] = table[code]
@@ -284,7 +284,7 @@ def encode(
                 residual[start : start + n] = here
             continue
         codes[n:padded] = _u1(0)
-        if rule == UNIFORM or rule == STOCHASTIC:
+        if rule >= UNIFORM:
             factor = _f4(_f4(num_levels - 1) * _f4(0.5)) / top
             if rule == UNIFORM:
                 _nearest_uniform(here, factor, num_levels, levels[:n], codes[:n])
@@ -301,11 +301,13 @@ def encode(
             elif bits <= 4:
                 _nearest_of_16(fixed[:n], limits, at_most_8, num_levels // 2, levels[:n], codes[:n])
             else:
-                _nearest_by_cell(
-                    fixed[:n], _f4(np.float64(512) / rms), cells, table, levels[:n], codes[:n]
-                )
+                _nearest_by_cell(fixed[:n], _f4(np.float64(512) / rms), cells, table, levels[:n], codes[:n])
             cross, own = _dots(fixed[:n], levels[:n])
-            ratio = np.float64(square) / np.float64(cross) if rule == UNBIASED else np.float64(cross) / np.float64(own)
+            ratio = (
+                np.float64(square) / np.float64(cross)
+                if rule == UNBIASED
+                else np.float64(cross) / np.float64(own)
+            )
             scale = np.float64(top) / np.float64(FIXED) * ratio
         scale32 = _f4(min(scale, np.float64(LARGEST) / np.float64(table[num_levels - 1])))
         scales[number] = scale32

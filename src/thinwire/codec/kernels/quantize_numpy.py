@@ -11,8 +11,8 @@ magnitude is below ``LEAST`` gets the scale 0. Else, by ``rule``:
   is lost is orthogonal to x.
 
 Codes of b bits are packed block by block, in a *plane* for 1, 2, 4 or 8 bits: with n codes (rounded up to a
-multiple of 8), byte i of the n b / 8 holds codes i, i + n b / 8, i + 2 n b / 8, ..., the first in the lowest bits. 3 bits
-are a plane of the lower 2 and one of the upper 1, 6 are one of 4 and one of 2.
+multiple of 8), byte i of the n b / 8 holds codes i, i + n b / 8, i + 2 n b / 8, ..., the first in the lowest bits. 3
+bits are a plane of the lower 2 and one of the upper 1, 6 are one of 4 and one of 2.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from thinwire.codec.kernels.random_bits import random_bits
 LEAST_SQUARES, UNBIASED, UNIFORM, STOCHASTIC = range(4)
 FIXED = 2047
 CELLS = 8192
-LEAST = 2.0**-100  # the smallest magnitude that is told from 0: squares and quotients of larger ones are no subnormals
-LARGEST = float(np.finfo(np.float32).max) * (1 - 2.0**-20)  # of a scale times a level: rounding stays below infinity
+LEAST = 2.0**-100  # the smallest magnitude that is told from 0
+# The most that a scale times a level may be: what is rounded from it stays finite.
+LARGEST = float(np.finfo(np.float32).max) * (1 - 2.0**-20)
 _PLANES = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 6: (4, 2), 8: (8,)}
 
 
@@ -92,7 +93,9 @@ def _quantise(
             code = np.clip((scaled + (middle + np.float32(0.5))).astype(np.int32), 0, most)
         else:
             place = np.maximum(scaled + middle, np.float32(0))
-            draw = (random_bits(keys, values.shape[1]) >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+            draw = (random_bits(keys, values.shape[1]) >> np.uint32(8)).astype(np.float32) * np.float32(
+                2.0**-24
+            )
             code = place.astype(np.int32)
             code = np.minimum(code + (draw < place - code.astype(np.float32)), most)
         scale = top.astype(np.float64) / most

@@ -1,4 +1,7 @@
-"""One place in each of k equal parts, drawn from a seed."""
+"""One place in each of k equal parts, drawn from a seed.
+
+Not here: what is sent of it.
+"""
 
 from __future__ import annotations
 

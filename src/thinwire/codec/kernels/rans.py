@@ -65,7 +65,7 @@ def scale_counts(counts: Any, frequencies: Any) -> None:
 
 @kernel
 def fill_slots(frequencies: Any, starts: Any, slots: Any) -> None:
-    """For each of the ``TOTAL`` slots: symbol, frequency less 1 and place in the symbol's slots, in 8, 12 and 12 bits."""
+    """For each of the ``TOTAL`` slots its symbol, its frequency less 1 and its place in them: 8, 12 and 12 bits."""
     start = 0
     for symbol in range(256):
         starts[symbol] = start
@@ -75,67 +75,76 @@ def fill_slots(frequencies: Any, starts: Any, slots: Any) -> None:
 
 
 @kernel
-def encode_words(symbols: Any, frequencies: Any, starts: Any, states: Any, words: Any) -> int:
-    """Fill ``words``, as many as symbols or more, from the back; returns the index of the first.
+def _absorbed(x: Any, entry: Any) -> Any:
+    """The state after the symbol of ``entry``, once it has room."""
+    frequency = np.uint32(entry >> np.uint32(16))
+    quotient = np.uint32(x // frequency)
+    place = np.uint32(np.uint32(entry & np.uint32(0xFFFF)) + np.uint32(x - np.uint32(quotient * frequency)))
+    return np.uint32(np.uint32(quotient << np.uint32(PRECISION_BITS)) + place)
+
+
+@kernel
+def encode_words(symbols: Any, entries: Any, states: Any, words: Any) -> int:
+    """Fill ``words`` from the back; returns the index of the first.
 
     Args:
-        frequencies, starts, states: uint32.
+        entries: uint32 for each of 256 symbols: the frequency, and in the lower 16 bits where its slots start.
+        words: one more than there are symbols: what is below the first is scratch memory.
     """
     for coder in range(NUM_CODERS):
         states[coder] = LOWEST
-    first = words.size
-    for base in range((symbols.size - 1) // NUM_CODERS * NUM_CODERS, -1, -NUM_CODERS):
-        for coder in range(min(NUM_CODERS, symbols.size - base) - 1, -1, -1):
-            symbol = symbols[base + coder]
-            frequency = frequencies[symbol]
+    first: Any = words.size
+    rest = symbols.size % NUM_CODERS
+    for start in range(symbols.size - rest, -1, -NUM_CODERS):
+        for turn in range(NUM_CODERS):
+            coder = NUM_CODERS - 1 - turn
+            if start + coder >= symbols.size:
+                continue
+            entry = entries[symbols[start + coder]]
             x = states[coder]
-            if np.uint32(x >> np.uint32(32 - PRECISION_BITS)) >= frequency:
-                first -= 1
-                words[first] = np.uint16(x & np.uint32(0xFFFF))
-                x = np.uint32(x >> np.uint32(16))
-            quotient = np.uint32(x // frequency)
-            remainder = np.uint32(x - np.uint32(quotient * frequency))
-            states[coder] = np.uint32(
-                np.uint32(quotient << np.uint32(PRECISION_BITS)) + np.uint32(starts[symbol] + remainder)
-            )
-    return first
+            # No branch: which way it went could not be foretold.
+            is_large = np.uint32(x >> np.uint32(32 - PRECISION_BITS)) >= np.uint32(entry >> np.uint32(16))
+            words[first - 1] = np.uint16(x & np.uint32(0xFFFF))
+            first -= np.int64(is_large)
+            x = np.uint32(x >> np.uint32(16)) if is_large else x
+            states[coder] = _absorbed(x, entry)
+    return int(first)
+
+
+@kernel
+def _advanced(x: Any, slot: Any) -> Any:
+    """The state after the symbol of ``slot``, before it is filled up."""
+    frequency = np.uint32(np.uint32(np.uint32(slot >> np.uint32(8)) & np.uint32(TOTAL - 1)) + np.uint32(1))
+    quotient = np.uint32(x >> np.uint32(PRECISION_BITS))
+    return np.uint32(np.uint32(frequency * quotient) + np.uint32(slot >> np.uint32(20)))
 
 
 @kernel
 def decode_words(words: Any, slots: Any, states: Any, out: Any) -> bool:
     """The inverse of ``encode_words``; says whether words and states are such as it writes for these slots."""
-    at = 0
+    at: Any = 0
     base = 0
     while base + NUM_CODERS <= out.size and at + NUM_CODERS <= words.size:
         for coder in range(NUM_CODERS):
-            x = states[coder]
-            slot = slots[x & np.uint32(TOTAL - 1)]
+            slot = slots[states[coder] & np.uint32(TOTAL - 1)]
             out[base + coder] = np.uint8(slot & np.uint32(0xFF))
-            frequency = np.uint32(np.uint32(np.uint32(slot >> np.uint32(8)) & np.uint32(TOTAL - 1)) + np.uint32(1))
-            x = np.uint32(
-                np.uint32(frequency * np.uint32(x >> np.uint32(PRECISION_BITS))) + np.uint32(slot >> np.uint32(20))
-            )
-            refilled = np.uint32(np.uint32(x << np.uint32(16)) | np.uint32(words[at]))
+            x = _advanced(states[coder], slot)
+            filled = np.uint32(np.uint32(x << np.uint32(16)) | np.uint32(words[at]))
             is_low = x < np.uint32(LOWEST)
             at += np.int64(is_low)
-            states[coder] = refilled if is_low else x
+            states[coder] = filled if is_low else x
         base += NUM_CODERS
     for i in range(base, out.size):  # the same, with care: the words may end
-        coder = i % NUM_CODERS
-        x = states[coder]
-        slot = slots[x & np.uint32(TOTAL - 1)]
+        slot = slots[states[i % NUM_CODERS] & np.uint32(TOTAL - 1)]
         out[i] = np.uint8(slot & np.uint32(0xFF))
-        frequency = np.uint32(np.uint32(np.uint32(slot >> np.uint32(8)) & np.uint32(TOTAL - 1)) + np.uint32(1))
-        x = np.uint32(
-            np.uint32(frequency * np.uint32(x >> np.uint32(PRECISION_BITS))) + np.uint32(slot >> np.uint32(20))
-        )
+        x = _advanced(states[i % NUM_CODERS], slot)
         if x < np.uint32(LOWEST):
             if at == words.size:
                 return False
             x = np.uint32(np.uint32(x << np.uint32(16)) | np.uint32(words[at]))
             at += 1
-        states[coder] = x
+        states[i % NUM_CODERS] = x
     for coder in range(NUM_CODERS):
         if states[coder] != np.uint32(LOWEST):
             return False
-    return at == words.size
+    return bool(at == words.size)

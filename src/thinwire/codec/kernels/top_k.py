@@ -27,15 +27,15 @@ _MARGIN = 1 << 19  # below the last block's smallest key: 3 to 6 % of the magnit
 
 @kernel
 def _kth_largest(keys: Any, count: int, k: int, low: np.int32) -> np.int32:
-    """The k-th largest of keys[:count], none of which is below ``low``: halving the range that it lies in."""
+    """The k-th largest magnitude of keys[:count], ``low`` or more: halving the range that it lies in."""
     high = np.int32(low)
     for i in range(count):
-        high = max(high, keys[i])
+        high = max(high, np.int32(keys[i] & MAGNITUDE))
     while low < high:
         middle = np.int32(low + np.int32(np.int32(high - low) >> np.int32(1)))
         num_above = np.int32(0)
         for i in range(count):
-            num_above = np.int32(num_above + np.int32(keys[i] > middle))
+            num_above = np.int32(num_above + np.int32(np.int32(keys[i] & MAGNITUDE) > middle))
         if num_above >= k:
             low = np.int32(middle + np.int32(1))
         else:
@@ -47,15 +47,15 @@ def _kth_largest(keys: Any, count: int, k: int, low: np.int32) -> np.int32:
 def _keep_largest(keys: Any, positions: Any, count: int, k: int, low: np.int32) -> np.int32:
     """Keep the k largest of ``count`` candidates, in their order; returns the smallest key kept."""
     smallest = _kth_largest(keys, count, k, low)
-    num_ties = k
+    num_ties: Any = k
     for i in range(count):
-        num_ties -= np.int64(keys[i] > smallest)
+        num_ties -= np.int64(np.int32(keys[i] & MAGNITUDE) > smallest)
     kept = 0
     for i in range(count):
-        key = keys[i]
+        key = np.int32(keys[i] & MAGNITUDE)
         if key > smallest or (key == smallest and num_ties > 0):
             num_ties -= np.int64(key == smallest)
-            keys[kept] = key
+            keys[kept] = keys[i]
             positions[kept] = positions[i]
             kept += 1
     return smallest
@@ -63,7 +63,15 @@ def _keep_largest(keys: Any, positions: Any, count: int, k: int, low: np.int32) 
 
 @kernel
 def _select_in_block(
-    addend: Any, sums: Any, bits: Any, start: int, stop: int, k: int, least: np.int32, keys: Any, positions: Any
+    addend: Any,
+    sums: Any,
+    bits: Any,
+    start: int,
+    stop: int,
+    k: int,
+    least: np.int32,
+    keys: Any,
+    positions: Any,
 ) -> tuple[int, np.int32]:
     """Leave up to k candidates in ``positions``; returns how many, and the smallest key kept (0 where fewer)."""
     count = 0
@@ -87,17 +95,17 @@ def _select_in_block(
                 if key < least:
                     continue  # the threshold has risen since the mask was made
                 if count == keys.size:
-                    smallest = _keep_largest(keys, positions, count, k, np.int32(0))
-                    least = np.int32(min(np.int64(smallest) + 1, MAGNITUDE))
+                    smallest = _keep_largest(keys, positions, count, k, np.int32(max(0, int(least) - 1)))
+                    least = np.int32(min(int(smallest) + 1, MAGNITUDE))
                     count = k
                     if key < least:
                         continue
-                keys[count] = key
+                keys[count] = bits[i]
                 positions[count] = i - start
                 count += 1
     if count < k:
         return count, np.int32(0)
-    return k, _keep_largest(keys, positions, count, k, np.int32(0))
+    return k, _keep_largest(keys, positions, count, k, np.int32(max(0, int(least) - 1)))
 
 
 @kernel
@@ -120,18 +128,27 @@ def _sampled_threshold(addend: Any, bits: Any, k: int, keys: Any) -> np.int32:
 
 @kernel
 def select(
-    addend: Any, sums: Any, bits: Any, block: int, kept: int, kept_in_rest: int, keys: Any, candidates: Any,
+    addend: Any,
+    sums: Any,
+    bits: Any,
+    block: int,
+    kept: int,
+    kept_in_rest: int,
+    keys: Any,
+    candidates: Any,
     positions: Any,
+    chosen: Any,
 ) -> None:
-    """Write the positions, within its block, of the largest magnitudes of each block, ascending.
+    """Write where in its block each block's largest magnitudes are, ascending, and the values that are there.
 
     Args:
-        addend, sums: flat float32; ``addend`` is added to ``sums`` on the way. Both may be empty.
+        addend, sums: flat float32; ``addend`` is added to ``sums`` on the way, and ``sums`` becomes zero where a value
+            is chosen. Both may be empty.
         bits: the values among which to choose, as int32; the memory of ``sums``, unless that is empty.
         block: values of a block, less than 2^31; the last may be shorter.
         kept: positions wanted of a whole block; ``kept_in_rest`` of the last one, if it is shorter.
         keys, candidates: scratch memory of one size, ``scratch_size``; int32 and uint32.
-        positions: uint32; one for each that is kept.
+        positions, chosen: uint32 and float32; one for each that is kept.
     """
     none = addend[:0]
     threshold = _sampled_threshold(addend, bits, kept * (bits.size // block) + kept_in_rest, keys)
@@ -139,14 +156,18 @@ def select(
     for start in range(0, bits.size, block):
         stop = min(start + block, bits.size)
         k = kept if stop - start == block else kept_in_rest
-        buffer, chosen = keys[: 2 * k + GROUP], candidates[: 2 * k + GROUP]
-        count, smallest = _select_in_block(addend, sums, bits, start, stop, k, threshold, buffer, chosen)
+        buffer, own = keys[: 2 * k + GROUP], candidates[: 2 * k + GROUP]
+        count, smallest = _select_in_block(addend, sums, bits, start, stop, k, threshold, buffer, own)
         if count < k:
-            _, smallest = _select_in_block(none, sums, bits, start, stop, k, np.int32(0), buffer, chosen)
+            _, smallest = _select_in_block(none, sums, bits, start, stop, k, np.int32(0), buffer, own)
         for i in range(k):
-            positions[done + i] = chosen[i]
+            positions[done + i] = own[i]
+            chosen[done + i] = np.int32(buffer[i]).view(np.float32)
+        if sums.size:
+            for i in range(k):
+                sums[start + own[i]] = 0
         done += k
-        threshold = np.int32(max(np.int64(0), np.int64(smallest) - _MARGIN))
+        threshold = np.int32(max(0, int(smallest) - _MARGIN))
 
 
 def scratch_size(kept: int) -> int:
@@ -155,23 +176,11 @@ def scratch_size(kept: int) -> int:
 
 
 @kernel
-def gather(values: Any, positions: Any, block: int, kept: int, out: Any) -> None:
-    """out = the values at ``positions``, of which there are ``kept`` in each block."""
-    for i in range(positions.size):
-        out[i] = values[i // kept * block + positions[i]]
-
-
-@kernel
 def scatter_add(addend: Any, positions: Any, block: int, kept: int, out: Any) -> None:
-    """Add to the values at ``positions``."""
+    """Add to the values at ``positions``, of which there are ``kept`` in each block."""
+    start, left = 0, kept
     for i in range(positions.size):
-        out[i // kept * block + positions[i]] += addend[i]
-
-
-@kernel
-def take_out(sent: Any, positions: Any, block: int, kept: int, residual: Any) -> None:
-    """Subtract from the values at ``positions``; nothing is owed where a NaN or an infinity was sent."""
-    for i in range(positions.size):
-        at = i // kept * block + positions[i]
-        rest = np.float32(residual[at] - sent[i])
-        residual[at] = rest if rest == rest else np.float32(0)
+        if left == 0:
+            start, left = start + block, kept
+        out[start + positions[i]] += addend[i]
+        left -= 1

@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.forecast import DELAY_BOUND_S, ERROR_BOUND, all_series, assess
 from thinwire.errors import UsageError
-from thinwire.probe.forecast import ChangeDetector, Forecaster
-from thinwire.probe.predictors import PREDICTORS
+from thinwire.forecast.forecaster import ChangeDetector, Forecaster
+from thinwire.forecast.predictors import PREDICTORS
 
 
 @pytest.mark.parametrize("name", all_series())

@@ -18,7 +18,7 @@ from collections import deque
 import msgspec
 
 from thinwire.errors import UsageError
-from thinwire.probe.predictors import PREDICTORS
+from thinwire.forecast.predictors import PREDICTORS
 
 CHANGE = 2.0  # the ratio that the detector is made for
 
@@ -51,6 +51,9 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
 class Forecaster:
     """Predicts one positive quantity that is observed at regular intervals.
 
+    Attributes:
+        num_observed: how many values it has been told.
+
     >>> forecaster = Forecaster()
     >>> changes = [forecaster.observe(value) for value in [100.0] * 20 + [40.0] * 4]
     >>> changes.index(True), round(forecaster.forecast().value)
@@ -62,7 +65,7 @@ class Forecaster:
         self._errors = dict.fromkeys(PREDICTORS, 0.0)
         self._misses: deque[float] = deque(maxlen=_INTERVAL_LENGTH)  # of the mixture, signed
         self._detector = ChangeDetector()
-        self._num_observed = 0
+        self.num_observed = 0
 
     def observe(self, value: float) -> bool:
         """Take the next value. Says whether the level has changed.
@@ -73,12 +76,12 @@ class Forecaster:
         if not 0 <= value < math.inf:
             raise UsageError(f"observed {value}: a bandwidth or a time is a finite number from 0 up")
         level = math.log(max(value, _TINY))
-        if self._num_observed:
+        if self.num_observed:
             self._misses.append(level - self._mixture()[0])
             for name, predictor in self._predictors.items():
                 error = abs(level - predictor.predict())
                 self._errors[name] = _ERROR_MEMORY * self._errors[name] + error
-        self._num_observed += 1
+        self.num_observed += 1
         changed = self._detector.observe(level)
         if changed:  # what was learnt of the old level misleads
             self._predictors = {name: make() for name, make in PREDICTORS.items()}
@@ -92,7 +95,7 @@ class Forecaster:
         Raises:
             UsageError: nothing was observed yet.
         """
-        if not self._num_observed:
+        if not self.num_observed:
             raise UsageError("there is nothing to forecast from: observe a value first")
         level, best = self._mixture()
         spread = statistics.quantiles([*map(abs, self._misses), 0.0, 0.0], n=10)[-1]
@@ -102,7 +105,7 @@ class Forecaster:
 
     def errors(self) -> dict[str, float]:
         """Predictor -> its mean recent error, as a fraction of the value."""
-        weight = sum(_ERROR_MEMORY**age for age in range(self._num_observed - 1)) or 1.0
+        weight = sum(_ERROR_MEMORY**age for age in range(self.num_observed - 1)) or 1.0
         return {name: error / weight for name, error in self._errors.items()}
 
     def _mixture(self) -> tuple[float, str]:

@@ -1,0 +1,125 @@
+"""Conversions to and from 16 and 8 bit floats, compiled. ``floats_numpy`` is the same in NumPy.
+
+float16 is converted by NumPy itself, in ``cast``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+
+from thinwire.codec.base import Array
+from thinwire.codec.kernels.floats_numpy import NOT_FINITE, Format
+
+_f4, _i4, _u1, _u2, _u4 = np.float32, np.int32, np.uint8, np.uint16, np.uint32
+
+
+def _source(element: Any) -> Any:
+    return types.Array(element, 1, "C", readonly=True)
+
+
+def _kernel(*arguments: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    decorator: Callable[[Callable[..., None]], Callable[..., None]]
+    decorator = numba.njit([types.void(*arguments)], nogil=True, cache=True)
+    return decorator
+
+
+@_kernel(_source(types.uint32), types.uint16[::1])
+def to_bfloat16(source: Array, target: Array) -> None:
+    """As ``floats_numpy.to_bfloat16``."""
+    for i in range(target.size):
+        bits = source[i]
+        magnitude = bits & _u4(0x7FFFFFFF)
+        rounded = _u4(bits + _u4(0x7FFF) + (_u4(bits >> _u4(16)) & _u4(1)))
+        too_large = (_u4(rounded & _u4(0x7FFFFFFF)) >= _u4(0x7F800000)) & (magnitude < _u4(0x7F800000))
+        rounded = _u4((bits & _u4(0x80000000)) | _u4(0x7F7F0000)) if too_large else rounded
+        rounded = _u4(0x7FC00000) if magnitude > _u4(0x7F800000) else rounded
+        target[i] = _u2(rounded >> _u4(16))
+
+
+@_kernel(_source(types.uint16), types.uint32[::1])
+def from_bfloat16(source: Array, target: Array) -> None:
+    """As ``floats_numpy.from_bfloat16``."""
+    for i in range(target.size):
+        target[i] = _u4(source[i]) << _u4(16)
+
+
+@_kernel(_source(types.uint16), types.float32[::1])
+def add_bfloat16(source: Array, target: Array) -> None:
+    """As ``floats_numpy.add_bfloat16``."""
+    for i in range(target.size):
+        target[i] += _u4(_u4(source[i]) << _u4(16)).view(np.float32)
+
+
+@_kernel(_source(types.float32), *[types.int64] * 4, types.uint8[::1], types.uint8[::1])
+def _to_float8(
+    source: Array, fraction_bits: int, bias: int, most_code: int, block: int, scales: Array, codes: Array
+) -> None:
+    shift = _u4(23 - fraction_bits)
+    half = _u4((1 << (22 - fraction_bits)) - 1)
+    rebias = _u4((127 - bias) << fraction_bits)
+    least_normal = _f4(2.0 ** (1 - bias))
+    adder = _f4(2.0 ** (24 - bias - fraction_bits))
+    adder_bits = adder.view(np.uint32)
+    most = _u4(most_code)
+    most_exponent = (most_code >> fraction_bits) - bias
+    fraction = (most_code & ((1 << fraction_bits) - 1)) << (23 - fraction_bits)
+    for number in range(scales.size):
+        here = source[number * block : (number + 1) * block]
+        out = codes[number * block : (number + 1) * block]
+        bits = here.view(np.uint32)
+        top = _u4(0)
+        for i in range(bits.size):
+            top = max(top, bits[i] & _u4(0x7FFFFFFF))
+        if top >= _u4(0x7F800000):
+            scales[number] = _u1(NOT_FINITE)
+            out[:] = _u1(0)
+            continue
+        power = int(top >> _u4(23)) - 127 - most_exponent
+        if int(top & _u4(0x7FFFFF)) > fraction:
+            power += 1
+        power = min(max(power, -126), 126)
+        scales[number] = _u1(power + 127)
+        factor = _u4((127 - power) << 23).view(np.float32)
+        for i in range(here.size):
+            value = _f4(here[i] * factor)
+            own = value.view(np.uint32)
+            magnitude = own & _u4(0x7FFFFFFF)
+            small = _u4(_f4(abs(value) + adder).view(np.uint32) - adder_bits)
+            large = _u4(_u4(_u4(magnitude + half) + (_u4(magnitude >> shift) & _u4(1))) >> shift) - rebias
+            code = small if abs(value) < least_normal else min(_u4(large), most)
+            out[i] = _u1(_u4(code) | _u4(_u4(own >> _u4(31)) << _u4(7)))
+
+
+@_kernel(_source(types.uint8), _source(types.float32), *[types.int64] * 4, types.float32[::1])
+def _add_float8(
+    codes: Array, factors: Array, fraction_bits: int, bias: int, most_code: int, block: int, target: Array
+) -> None:
+    shift = _u4(23 - fraction_bits)
+    lift = _f4(2.0 ** (127 - bias))
+    most = _u4(most_code)
+    for number in range(factors.size):
+        factor = factors[number]
+        here = target[number * block : (number + 1) * block]
+        source = codes[number * block : (number + 1) * block]
+        for i in range(here.size):
+            code = _u4(source[i])
+            magnitude = code & _u4(0x7F)
+            value = _f4(_u4(magnitude << shift).view(np.float32) * lift)
+            value = _f4(np.nan) if magnitude > most else value
+            value = -value if code >= _u4(128) else value
+            here[i] += _f4(value * factor)
+
+
+def to_float8(source: Array, form: Format, block: int, scales: Array, codes: Array) -> None:
+    """As ``floats_numpy.to_float8``."""
+    _to_float8(source, form.fraction_bits, form.bias, form.most_code, block, scales, codes)
+
+
+def add_float8(codes: Array, factors: Array, form: Format, block: int, target: Array) -> None:
+    """As ``floats_numpy.add_float8``."""
+    _add_float8(codes, factors, form.fraction_bits, form.bias, form.most_code, block, target)

@@ -1,0 +1,74 @@
+"""Checks predictions against life: a plan that lost more than the one before must have made steps shorter.
+
+For ``ROUNDS`` observations after a more lossy plan came into force it is on trial; if steps are then no shorter than
+they were right before, the form is forbidden for ``HOLD`` observations. A codec may be slower than its calibration
+says, because cores are shared, or the wire was not what training waited for: whatever the reason, it did not help.
+
+Pure. Not here: whether training suffers (``guard``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from thinwire.units import format_seconds
+
+ROUNDS = 3
+HOLD = 75
+NO_GAIN = 0.97
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What must be remembered.
+
+    Attributes:
+        floor: the last rung that may be used; None: all.
+        complaint: why, in words; empty if nothing is forbidden.
+        held: for how many observations more the floor stays.
+        rung, step_s: of the last observation.
+        rung_before, before_s: of the last observation before the plan on trial.
+        rounds_left: of the trial; 0: no trial.
+    """
+
+    floor: int | None = None
+    complaint: str = ""
+    held: int = 0
+    rung: int = 0
+    step_s: float = 0.0
+    rung_before: int = 0
+    before_s: float = 0.0
+    rounds_left: int = 0
+
+
+def observe(trial: Trial, name: str, rung: int, step_s: float) -> Trial:
+    """Take an observation of the plan in force, whose most lossy form has that name and rung.
+
+    Args:
+        step_s: from step to step, exposed communication included.
+
+    >>> trial = observe(Trial(), "8 bits", rung=1, step_s=0.13)
+    >>> for _ in range(ROUNDS + 1):
+    ...     trial = observe(trial, "6 bits", rung=2, step_s=0.168)
+    >>> trial.floor, trial.complaint
+    (1, '6 bits: steps took 168 ms, and 130 ms before')
+    """
+    seen = replace(trial, rung=rung, step_s=step_s, held=max(0, trial.held - 1))
+    if seen.floor is not None and not seen.held:
+        seen = replace(seen, floor=None, complaint="")
+    if rung > trial.rung:
+        if not trial.step_s:
+            return seen
+        if trial.rounds_left:  # further down: against the same
+            return replace(seen, rounds_left=ROUNDS)
+        return replace(seen, rung_before=trial.rung, before_s=trial.step_s, rounds_left=ROUNDS)
+    if rung < trial.rung:  # back some way, it is still on trial against what was before
+        is_on_trial = trial.rounds_left and rung > trial.rung_before
+        return replace(seen, rounds_left=ROUNDS if is_on_trial else 0)
+    if not trial.rounds_left:
+        return seen
+    seen = replace(seen, rounds_left=trial.rounds_left - 1)
+    if seen.rounds_left or step_s <= NO_GAIN * trial.before_s:
+        return seen
+    complaint = f"{name}: steps took {format_seconds(step_s)}, and {format_seconds(trial.before_s)} before"
+    return replace(seen, floor=trial.rung_before, complaint=complaint, held=HOLD)

@@ -1,0 +1,45 @@
+"""Learns what a job's links carry while it runs: asks each link twice a second what it has counted.
+
+Not here: counting (``transport``), and concluding (``forecast``).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+from thinwire.forecast import LinkEstimate, LinkLearner
+from thinwire.transport.base import Link
+
+INTERVAL_S = 0.5
+
+
+class LinkWatch:
+    """Keeps a learner for each peer. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._learners: dict[str, LinkLearner] = {}
+        self._due_s = float("-inf")
+
+    def poll(self, now_s: float, links: Mapping[str, Link]) -> float:
+        """Look at every link, if it is time. Returns when it is time again."""
+        if not links:
+            return float("inf")
+        if now_s >= self._due_s:
+            self._due_s = now_s + INTERVAL_S
+            for peer, link in list(links.items()):
+                traffic = link.traffic()
+                with self._lock:
+                    self._learners.setdefault(peer, LinkLearner()).observe(now_s, traffic)
+        return self._due_s
+
+    def forget(self, peer: str) -> None:
+        """The link is gone."""
+        with self._lock:
+            self._learners.pop(peer, None)
+
+    def estimates(self) -> dict[str, LinkEstimate]:
+        """What is known of each link."""
+        with self._lock:
+            return {peer: learner.estimate() for peer, learner in self._learners.items()}

@@ -1,0 +1,70 @@
+"""``thinwire.attach``: let thinwire choose how the gradients of a DistributedDataParallel model travel.
+
+Not here: how (``link``), and FSDP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch.nn.parallel import DistributedDataParallel
+
+from thinwire.clock import SYSTEM_CLOCK, Clock
+from thinwire.codec.base import Codec
+from thinwire.errors import UsageError
+from thinwire.planner.forms import Budget
+from thinwire.runtime.process_group import ThinwireProcessGroup
+from thinwire.training.link import GradientLink, OnFigures
+
+
+def attach(
+    model: DistributedDataParallel,
+    fidelity: str | Codec = "auto",
+    *,
+    target: float = 0.03,
+    budget: float | Sequence[str] | Budget | None = None,
+    quiet: bool = False,
+    on_figures: OnFigures | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> GradientLink:
+    """Let thinwire choose how the gradients of ``model`` travel. Every rank calls it, before the first step.
+
+    Args:
+        model: over a thinwire process group, without a communication hook of its own.
+        fidelity: ``"auto"``: the most faithful form that hides behind the compute; ``"exact"``; or a codec, such as
+            ``"quantize(bits=4)"``, always with error feedback.
+        target: of ``"auto"``: how much of a step may be communication that is not hidden, a fraction.
+        budget: of ``"auto"``: a bound on the relative error after feedback (``planner.forms``), or the names of the
+            codecs that may be used.
+        quiet: no live line, even on a terminal.
+        on_figures: called on this rank with the figures of the last steps, a few times a second, from the thread that
+            runs the backward pass: for TensorBoard and the like.
+
+    Raises:
+        UsageError: the model's group is not thinwire's, it has a hook already, or the fidelity cannot be read.
+    """
+    group = getattr(model, "process_group", None)
+    if not isinstance(model, DistributedDataParallel) or not isinstance(group, ThinwireProcessGroup):
+        raise UsageError(
+            "attach needs a DistributedDataParallel model over a thinwire group: "
+            f"call init_process_group('thinwire') first; found {type(model).__name__} over {type(group).__name__}"
+        )
+    if not target >= 0:
+        raise UsageError(f"the target is {target}: use a fraction of the step from 0 up")
+    link = GradientLink(model, group, fidelity, target, _budget_of(budget), quiet, on_figures, clock)
+    try:
+        # Without annotations, because torch compares them and does not take those that are text.
+        model.register_comm_hook(link, lambda link, bucket: link._send(bucket))
+    except RuntimeError as error:
+        raise UsageError(f"the model has a communication hook already: {error}") from None
+    return link
+
+
+def _budget_of(budget: float | Sequence[str] | Budget | None) -> Budget:
+    if budget is None:
+        return Budget()
+    if isinstance(budget, Budget):
+        return budget
+    if isinstance(budget, int | float):
+        return Budget(max_error=budget)
+    return Budget(allowed=(budget,) if isinstance(budget, str) else tuple(budget))

@@ -1,0 +1,64 @@
+"""Counts what one rank sends, in which form, and what exact would have been.
+
+Bytes are those that codecs announce, without the headers of frames. Not here: times (``meter``).
+"""
+
+from __future__ import annotations
+
+from thinwire.planner.forms import EXACT, Form
+from thinwire.training.agreement import Plan
+from thinwire.training.figures import Figures
+from thinwire.training.meter import Measurement
+
+
+class Ledger:
+    """Of one rank.
+
+    Attributes:
+        sent: name of a form -> values and bytes sent in it, since the beginning.
+
+    >>> ledger = Ledger(num_ranks=2)
+    >>> ledger.count(EXACT, num_values=100)
+    400
+    >>> ledger.sent
+    {'exact': (100, 400)}
+    """
+
+    def __init__(self, num_ranks: int) -> None:
+        self._num_ranks = num_ranks
+        self.sent: dict[str, tuple[int, int]] = {}
+        self._in_step: dict[str, int] = {}
+        self._bytes_saved = 0
+
+    def begin_step(self) -> None:
+        """What is counted from now on belongs to another step."""
+        self._in_step = {}
+
+    def count(self, form: Form, num_values: int) -> int:
+        """A bucket travels; returns the bytes that this rank sends of it, to all others together."""
+        num_bytes = self._num_bytes(form, num_values)
+        values_before, bytes_before = self.sent.get(form.name, (0, 0))
+        self.sent[form.name] = values_before + num_values, bytes_before + num_bytes
+        self._in_step[form.name] = self._in_step.get(form.name, 0) + num_bytes
+        self._bytes_saved += self._num_bytes(EXACT, num_values) - num_bytes
+        return num_bytes
+
+    def figures(self, step: int, plan: Plan, measured: Measurement) -> Figures:
+        """The last step's, with what was measured of it."""
+        in_step = sum(self._in_step.values()) or 1
+        travelled_s = measured.ready_s[-1] - measured.ready_s[0] + measured.exposed_s
+        return Figures(
+            step=step,
+            step_s=measured.step_s + measured.exposed_s,
+            exposed_s=measured.exposed_s,
+            hidden=1 - measured.exposed_s / travelled_s if travelled_s else 1.0,
+            plan=plan.number,
+            forms={name: num_bytes / in_step for name, num_bytes in self._in_step.items()},
+            bytes_sent=sum(num_bytes for _, num_bytes in self.sent.values()),
+            bytes_saved=self._bytes_saved,
+            bandwidth_bytes_per_s=measured.bandwidth_bytes_per_s,
+        )
+
+    def _num_bytes(self, form: Form, num_values: int) -> int:
+        """A shard to each other rank, and the sum of the own shard to each."""
+        return 2 * (self._num_ranks - 1) * form.payload_bytes(-(-num_values // self._num_ranks))

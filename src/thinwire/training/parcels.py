@@ -1,0 +1,85 @@
+"""Parcels: what ``data_parallel`` sends as one message, and when the next forward pass needs it.
+
+A large parameter is a parcel of its own and travels in place; neighbouring small ones share one, because a message
+has a price however small it is.
+
+Not here: sending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from thinwire.runtime.work import ThinwireWork
+
+
+@dataclass
+class Parcel:
+    """Some parameters of one dtype and device.
+
+    Attributes:
+        index: its place among all, in the order of registration.
+        parameters: whose gradients it carries.
+        missing: those whose gradients are not there yet, in this backward pass, by identity.
+        priority: larger ones are sent first.
+        work: its transfer, while it is on its way or has landed and was not taken yet.
+        gradients: of the parameters, in what travels.
+    """
+
+    index: int
+    parameters: list[Parameter]
+    missing: set[int] = field(default_factory=set)
+    priority: int = 0
+    work: ThinwireWork | None = None
+    gradients: list[Tensor] = field(default_factory=list)
+
+    def expect(self) -> None:
+        """A backward pass begins."""
+        self.missing = {id(each) for each in self.parameters}
+
+    def pack(self) -> Tensor:
+        """Take the gradients away from the parameters, and put them into one tensor to send.
+
+        A parameter without a gradient gives zeros.
+        """
+        gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in self.parameters]
+        for each in self.parameters:
+            each.grad = None
+        if len(gradients) == 1 and gradients[0].is_contiguous():
+            self.gradients = gradients
+            return gradients[0]
+        flat = torch.cat([each.flatten() for each in gradients])
+        pieces = flat.split([each.numel() for each in gradients])
+        self.gradients = [piece.view_as(each) for piece, each in zip(pieces, gradients, strict=True)]
+        return flat
+
+
+def parcels_of(parameters: Sequence[Parameter], small_bytes: int) -> list[Parcel]:
+    """Put small neighbours together.
+
+    Args:
+        small_bytes: what a parcel of several parameters may hold.
+
+    >>> sizes = [4, 1, 1, 4]
+    >>> parcels = parcels_of([Parameter(torch.zeros(size)) for size in sizes], small_bytes=8)
+    >>> [[each.numel() for each in parcel.parameters] for parcel in parcels]
+    [[4], [1, 1], [4]]
+    """
+    parcels: list[Parcel] = []
+    room = 0
+    for parameter in parameters:
+        num_bytes = parameter.numel() * parameter.element_size()
+        last = parcels[-1].parameters[-1] if parcels else None
+        alike = last is not None and (last.dtype, last.device) == (parameter.dtype, parameter.device)
+        if alike and num_bytes <= room:
+            parcels[-1].parameters.append(parameter)
+            room -= num_bytes
+        else:
+            parcels.append(Parcel(len(parcels), [parameter]))
+            room = small_bytes - num_bytes
+    return parcels

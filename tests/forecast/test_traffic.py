@@ -1,0 +1,80 @@
+"""Learning from counters: what counts, and what says nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from thinwire.forecast import LinkEstimate, LinkLearner, Traffic
+
+INTERVAL_S = 0.5
+
+
+def learn(*traffics: Traffic) -> LinkEstimate:
+    learner = LinkLearner()
+    for number, traffic in enumerate(traffics):
+        learner.observe(number * INTERVAL_S, traffic)
+    return learner.estimate()
+
+
+def busy(number: int, rate: float, share: float) -> Traffic:
+    """After ``number`` intervals in which a link of that rate was busy for that share of the time, both ways."""
+    busy_s = number * INTERVAL_S * share
+    num_bytes = round(rate * busy_s)
+    return Traffic(
+        timed_bytes=num_bytes,
+        receiving_s=busy_s,
+        delivered_bytes=num_bytes,
+        sending_s=busy_s,
+        sent_bytes=num_bytes,
+        retransmitted_bytes=num_bytes // 100,
+        rtt_s=0.01,
+    )
+
+
+def test_a_link_that_is_always_busy_is_known_in_both_directions() -> None:
+    found = learn(*(busy(number, 1e7, 1.0) for number in range(10)))
+    assert found.outgoing_bytes_per_s is not None
+    assert found.outgoing_bytes_per_s.value == pytest.approx(1e7)
+    assert found.incoming_bytes_per_s is not None
+    assert found.incoming_bytes_per_s.value == pytest.approx(1e7)
+    assert found.rtt_s is not None
+    assert found.rtt_s.value == pytest.approx(0.01)
+    assert found.retransmitted == pytest.approx(0.01)
+    assert (found.num_changes, found.changed_s) == (0, None)
+
+
+def test_a_sender_with_pauses_says_what_it_reached_between_them_where_it_arrives_and_nothing_here() -> None:
+    found = learn(*(busy(number, 1e7, 0.2) for number in range(10)))
+    assert found.incoming_bytes_per_s is not None
+    assert found.incoming_bytes_per_s.value == pytest.approx(1e7)
+    assert found.outgoing_bytes_per_s is None
+
+
+def test_silence_and_little_words_say_nothing() -> None:
+    assert learn() == learn(Traffic()) == LinkEstimate()
+    found = learn(*(Traffic(timed_bytes=100 * number, receiving_s=1e-5 * number) for number in range(50)))
+    assert found == LinkEstimate()
+
+
+def test_a_little_now_and_then_is_gathered_until_it_says_something() -> None:
+    found = learn(*(busy(number, 1e6, 0.05) for number in range(10)))  # 25 kB in each interval
+    assert found.incoming_bytes_per_s is not None
+    assert found.incoming_bytes_per_s.value == pytest.approx(1e6)
+
+
+def test_a_link_that_halves_has_changed_within_three_seconds() -> None:
+    before = [busy(number, 1e7, 1.0) for number in range(21)]
+    after = [busy(number, 4e6, 1.0) for number in range(1, 20)]
+    shifted = [
+        Traffic(
+            timed_bytes=before[-1].timed_bytes + traffic.timed_bytes,
+            receiving_s=before[-1].receiving_s + traffic.receiving_s,
+        )
+        for traffic in after
+    ]
+    found = learn(*before, *shifted)
+    assert found.num_changes == 1
+    assert found.changed_s is not None
+    assert 10 < found.changed_s <= 13
+    assert found.incoming_bytes_per_s is not None
+    assert found.incoming_bytes_per_s.value == pytest.approx(4e6, rel=0.1)

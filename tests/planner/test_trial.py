@@ -1,0 +1,44 @@
+"""A plan that loses more and gains nothing is taken back; one that gains is not."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thinwire.planner.trial import HOLD, ROUNDS, Trial, observe
+
+
+def after(trial: Trial, rounds: int, rung: int, step_s: float) -> Trial:
+    for _ in range(rounds):
+        trial = observe(trial, f"rung {rung}", rung, step_s)
+    return trial
+
+
+def test_what_made_steps_longer_is_forbidden_for_a_while() -> None:
+    trial = after(after(Trial(), 5, 1, 0.13), ROUNDS, 2, 0.168)
+    assert trial.floor is None
+    trial = after(trial, 1, 2, 0.168)
+    assert trial.floor == 1
+    trial = after(trial, HOLD - 1, 1, 0.13)
+    assert trial.floor == 1
+    assert after(trial, 1, 1, 0.13).floor is None
+
+
+@given(st.integers(0, 5), st.integers(1, 5), st.floats(0.01, 1), st.floats(0.1, 0.96))
+def test_what_made_steps_shorter_stays(rung: int, lower: int, step_s: float, gain: float) -> None:
+    trial = after(after(Trial(), 3, rung, step_s), 20, rung + lower, step_s * gain)
+    assert trial.floor is None
+
+
+def test_a_trial_goes_on_when_the_plan_moves_within_it() -> None:
+    """As seen in the lab: exact, then a sparse plan for two rounds, then 8 bits, and steps as long as at first."""
+    trial = after(after(Trial(), 3, 0, 0.124), 1, 7, 0.3)
+    trial = after(trial, ROUNDS + 1, 1, 0.126)
+    assert trial.floor == 0
+    trial = after(after(after(Trial(), 3, 0, 0.124), 1, 1, 0.126), ROUNDS + 1, 2, 0.127)
+    assert trial.floor == 0
+
+
+def test_the_first_plan_and_a_step_back_are_not_on_trial() -> None:
+    assert after(Trial(), 20, 3, 1.0).floor is None
+    assert after(after(Trial(), 3, 3, 0.1), 20, 1, 1.0).floor is None
