@@ -29,7 +29,7 @@ def _same(left: Array, right: Array) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(BITS, st.sampled_from(["bfloat16", "float8_e4m3", "float8_e5m2"]), st.sampled_from([8, 32]))
+@given(BITS, st.sampled_from(["float16", "bfloat16", "float8_e4m3", "float8_e5m2"]), st.sampled_from([8, 32]))
 def test_casts_are_their_numpy_twins(values: Array, to: str, block: int) -> None:
     codec = Cast(to, block)  # type: ignore[arg-type]
     payloads, added = [], []

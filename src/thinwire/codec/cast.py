@@ -28,8 +28,6 @@ from thinwire.errors import CodecError, UsageError
 
 _FLOAT8 = {"float8_e4m3": FLOAT8_E4M3, "float8_e5m2": FLOAT8_E5M2}
 _FACTORS = np.append(np.ldexp(np.float32(1), np.arange(NOT_FINITE) - 127), np.float32(np.nan))
-_LARGEST_FLOAT16 = np.float32(65504)
-_PART = 1 << 14  # float16 is clipped and converted by so many values, which stay in the cache
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ class Cast(Codec):
             elif self.to == "bfloat16":
                 _kernels().to_bfloat16(source[part].view(np.uint32), halves[part])
             else:
-                _to_float16(source[part], halves[part].view(np.float16))
+                _kernels().to_float16(source[part], halves[part])
 
         in_parts(num_blocks, self.block, encode_part)
         if halves is not None and not np.may_share_memory(halves, payload):
@@ -101,8 +99,8 @@ class Cast(Codec):
                 flat, lambda part: _kernels().from_bfloat16(halves[part], flat[part].view(np.uint32))
             )
         elif self.to == "float16":
-            halves = _aligned(payload, np.uint16, is_read=True).view(np.float16)
-            self._in_parts(flat, lambda part: np.copyto(flat[part], halves[part]))
+            halves = _aligned(payload, np.uint16, is_read=True)
+            self._in_parts(flat, lambda part: _kernels().from_float16(halves[part], flat[part]))
         else:
             flat[:] = -0.0
             self.add_decoded(payload, out)
@@ -113,9 +111,8 @@ class Cast(Codec):
             halves = _aligned(payload, np.uint16, is_read=True)
             self._in_parts(flat, lambda part: _kernels().add_bfloat16(halves[part], flat[part]))
         elif self.to == "float16":
-            halves = _aligned(payload, np.uint16, is_read=True).view(np.float16)
-            with np.errstate(all="ignore"):
-                np.add(flat, halves, out=flat)
+            halves = _aligned(payload, np.uint16, is_read=True)
+            self._in_parts(flat, lambda part: _kernels().add_float16(halves[part], flat[part]))
         else:
             num_blocks = -(-flat.size // self.block)
             scales = payload[:num_blocks]
@@ -140,17 +137,6 @@ def _aligned(payload: Payload, kind: Any, is_read: bool = False) -> Array:
     if payload.ctypes.data % np.dtype(kind).itemsize == 0:
         return payload.view(kind)
     return payload.copy().view(kind) if is_read else np.empty(payload.size // np.dtype(kind).itemsize, kind)
-
-
-def _to_float16(source: Array, target: Array) -> None:
-    with np.errstate(all="ignore"):
-        for start in range(0, source.size, _PART):
-            part = source[start : start + _PART]
-            rounded = part.astype(np.float16)
-            if np.isinf(rounded).any():
-                limited = np.clip(part, -_LARGEST_FLOAT16, _LARGEST_FLOAT16)
-                rounded = np.where(np.isinf(part), part, limited).astype(np.float16)
-            target[start : start + _PART] = rounded
 
 
 @cache

@@ -1,7 +1,4 @@
-"""Conversions to and from 16 and 8 bit floats, compiled. ``floats_numpy`` is the same in NumPy.
-
-float16 is converted by NumPy itself, in ``cast``.
-"""
+"""Conversions to and from 16 and 8 bit floats, compiled. ``floats_numpy`` is the same in NumPy."""
 
 from __future__ import annotations
 
@@ -53,6 +50,47 @@ def add_bfloat16(source: Array, target: Array) -> None:
     """As ``floats_numpy.add_bfloat16``."""
     for i in range(target.size):
         target[i] += _u4(_u4(source[i]) << _u4(16)).view(np.float32)
+
+
+@_kernel(_source(types.float32), types.uint16[::1])
+def to_float16(source: Array, target: Array) -> None:
+    """As ``floats_numpy.to_float16``."""
+    bits = source.view(np.uint32)
+    for i in range(target.size):
+        own = bits[i]
+        magnitude = own & _u4(0x7FFFFFFF)
+        # Added to 2**-1, whose last place is 2**-24, a value is rounded as a subnormal float16 is.
+        small = _u4(_f4(abs(source[i]) + _f4(0.5)).view(np.uint32) - _u4(0x3F000000))
+        large = _u4(_u4(magnitude + _u4(0xFFF) + (_u4(magnitude >> _u4(13)) & _u4(1))) >> _u4(13)) - _u4(
+            112 << 10
+        )
+        code = small if magnitude < _u4(0x38800000) else min(_u4(large), _u4(0x7BFF))
+        code = _u4(0x7C00) if magnitude == _u4(0x7F800000) else code
+        code = _u4(0x7E00) if magnitude > _u4(0x7F800000) else code
+        target[i] = _u2(_u4(code) | (_u4(own >> _u4(16)) & _u4(0x8000)))
+
+
+@numba.njit(nogil=True)
+def _from_float16(half: np.uint16) -> np.float32:
+    bits = _u4(half)
+    magnitude = bits & _u4(0x7FFF)
+    value = _f4(_u4(magnitude << _u4(13)).view(np.float32) * _f4(2.0**112)).view(np.uint32)
+    value = _u4(value | _u4(0x7F800000)) if magnitude >= _u4(0x7C00) else value
+    return _u4(value | _u4(_u4(bits & _u4(0x8000)) << _u4(16))).view(np.float32)
+
+
+@_kernel(_source(types.uint16), types.float32[::1])
+def from_float16(source: Array, target: Array) -> None:
+    """As ``floats_numpy.from_float16``."""
+    for i in range(target.size):
+        target[i] = _from_float16(source[i])
+
+
+@_kernel(_source(types.uint16), types.float32[::1])
+def add_float16(source: Array, target: Array) -> None:
+    """As ``floats_numpy.add_float16``."""
+    for i in range(target.size):
+        target[i] += _from_float16(source[i])
 
 
 @_kernel(_source(types.float32), *[types.int64] * 4, types.uint8[::1], types.uint8[::1])

@@ -1,4 +1,4 @@
-"""Conversions to and from bfloat16 and 8 bit floats in NumPy: what ``kernels.floats`` must give, bit for bit.
+"""Conversions to and from 16 and 8 bit floats in NumPy: what ``kernels.floats`` must give, bit for bit.
 
 Rounding is to nearest even, and what is too large becomes the largest. The 8 bit formats are those of the OCP 8-bit
 Floating Point Specification; their blocks have a power of two as scale, in one byte as in the OCP Microscaling
@@ -35,6 +35,26 @@ class Format(NamedTuple):
 
 FLOAT8_E4M3 = Format(3, 7, 0x7E)
 FLOAT8_E5M2 = Format(2, 15, 0x7B)
+
+
+def to_float16(source: Array, target: Array) -> None:
+    """Float32 ``source`` as the bits of float16."""
+    with np.errstate(all="ignore"):
+        limited = np.where(np.isinf(source), source, np.clip(source, -65504, 65504)).astype(np.float16)
+    target[:] = np.where(
+        np.isnan(source), np.uint16(0x7E00) | np.signbit(source) * np.uint16(0x8000), limited.view(np.uint16)
+    )
+
+
+def from_float16(source: Array, target: Array) -> None:
+    """The bits of float16 as float32."""
+    target[:] = source.view(np.float16)
+
+
+def add_float16(source: Array, target: Array) -> None:
+    """Add the float16 values with the bits ``source`` to float32 ``target``."""
+    with np.errstate(all="ignore"):
+        target += source.view(np.float16)
 
 
 def to_bfloat16(source: Array, target: Array) -> None:

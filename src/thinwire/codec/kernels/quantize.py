@@ -2,7 +2,8 @@
 
 What is summed is summed as integers (values as 11-bit fractions of the block's largest), because compilers may then
 use as wide vectors as there are without changing the result: the same bytes on every machine. ``quantize_numpy`` is
-the same in NumPy, and says what each step does.
+the same in NumPy, and says what each step does. Loops index slices from 0 to their size: of any other index the
+compiler does not know that it is not negative, which NumPy would count from the end, and makes no vectors.
 """
 
 from __future__ import annotations
@@ -57,10 +58,11 @@ def _to_fixed(values: Array, factor: np.float32, fixed: Array) -> np.int64:
     """Rounded multiples of 1 / factor, and the sum of their squares."""
     total = _i8(0)
     for start in range(0, values.size, 256):
+        source, target = values[start : start + 256], fixed[start : start + 256]
         part = _i4(0)
-        for i in range(start, min(start + 256, values.size)):
-            number = _i4(_f4(values[i] * factor + _ROUNDER).view(np.int32) - _ROUNDER_BITS)
-            fixed[i] = _i2(number)
+        for i in range(source.size):
+            number = _i4(_f4(source[i] * factor + _ROUNDER).view(np.int32) - _ROUNDER_BITS)
+            target[i] = _i2(number)
             part = _i4(part + number * number)
         total += _i8(part)
     return total
@@ -71,10 +73,11 @@ def _dots(fixed: Array, levels: Array) -> tuple[np.int64, np.int64]:
     """The inner products of the values with their levels, and of the levels with themselves."""
     cross, square = _i8(0), _i8(0)
     for start in range(0, fixed.size, 128):
+        left, right = fixed[start : start + 128], levels[start : start + 128]
         part, own = _i4(0), _i4(0)
-        for i in range(start, min(start + 128, fixed.size)):
-            part = _i4(part + _i4(fixed[i]) * _i4(levels[i]))
-            own = _i4(own + _i4(levels[i]) * _i4(levels[i]))
+        for i in range(left.size):
+            part = _i4(part + _i4(left[i]) * _i4(right[i]))
+            own = _i4(own + _i4(right[i]) * _i4(right[i]))
         cross += _i8(part)
         square += _i8(own)
     return cross, square
@@ -175,8 +178,9 @@ def _pack_plane(codes: Array, shift: int, bits: int, out: Array) -> None:
         out[i] = _u1(codes[i] >> low) & mask
     for j in range(1, 8 // bits):
         here = _u1(j * bits)
+        source = codes[j * width : (j + 1) * width]
         for i in range(width):
-            out[i] |= _u1(_u1(_u1(codes[i + j * width] >> low) & mask) << here)
+            out[i] |= _u1(_u1(_u1(source[i] >> low) & mask) << here)
 
 
 @numba.njit(nogil=True)
@@ -198,8 +202,9 @@ def _unpack_plane(packed: Array, bits: int, codes: Array) -> None:
     mask = _u1((1 << bits) - 1)
     for j in range(8 // bits):
         here = _u1(j * bits)
+        target = codes[j * width : (j + 1) * width]
         for i in range(width):
-            codes[i + j * width] = _u1(packed[i] >> here) & mask
+            target[i] = _u1(packed[i] >> here) & mask
 
 
 @numba.njit(nogil=True, inline="never")
@@ -209,8 +214,9 @@ def _unpack_upper(packed: Array, bits: int, shift: int, codes: Array) -> None:
     up = _u1(shift)
     for j in range(8 // bits):
         here = _u1(j * bits)
+        target = codes[j * width : (j + 1) * width]
         for i in range(width):
-            codes[i + j * width] |= _u1(_u1(_u1(packed[i] >> here) & mask) << up)
+            target[i] |= _u1(_u1(_u1(packed[i] >> here) & mask) << up)
 
 
 @numba.njit(nogil=True)
@@ -318,34 +324,37 @@ def encode(
 
 
 @numba.njit(nogil=True, inline="never")
-def _add_1(packed: Array, scale: np.float32, n: int, out: Array) -> None:
+def _add_1(packed: Array, scale: np.float32, out: Array) -> None:
     width = packed.size
     for j in range(8):
         here = _u1(1 << j)
-        for i in range(min(width, n - j * width)):
-            out[i + j * width] += scale if (packed[i] & here) != 0 else -scale
+        target = out[j * width : (j + 1) * width]  # shorter at the end of the last block
+        for i in range(target.size):
+            target[i] += scale if (packed[i] & here) != 0 else -scale
 
 
 @numba.njit(nogil=True, inline="never")
-def _add_2(packed: Array, small: np.float32, large: np.float32, n: int, out: Array) -> None:
+def _add_2(packed: Array, small: np.float32, large: np.float32, out: Array) -> None:
     width = packed.size
     for j in range(4):
         here = _u4(2 * j)
-        for i in range(min(width, n - j * width)):
+        target = out[j * width : (j + 1) * width]  # shorter at the end of the last block
+        for i in range(target.size):
             code = _u4(packed[i]) >> here
             outer = ((code & _u4(1)) != 0) == ((code & _u4(2)) != 0)
             size = large if outer else small
-            out[i + j * width] += size if (code & _u4(2)) != 0 else -size
+            target[i] += size if (code & _u4(2)) != 0 else -size
 
 
 @numba.njit(nogil=True, inline="never")
-def _add_4(packed: Array, at: Array, n: int, out: Array) -> None:
+def _add_4(packed: Array, at: Array, out: Array) -> None:
     """The level by three choices between pairs, which are vector instructions, where a table would not be."""
     l0, l1, l2, l3, l4, l5, l6, l7 = at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7]
     width = packed.size
     for j in range(2):
         here = _u4(4 * j)
-        for i in range(min(width, n - j * width)):
+        target = out[j * width : (j + 1) * width]  # shorter at the end of the last block
+        for i in range(target.size):
             code = _u4(packed[i]) >> here
             sign = code & _u4(8)
             place = code if sign != 0 else ~code
@@ -357,7 +366,7 @@ def _add_4(packed: Array, at: Array, n: int, out: Array) -> None:
             lower = b if is_second else a
             upper = d if is_second else c
             size = upper if is_upper else lower
-            out[i + j * width] += size if sign != 0 else -size
+            target[i] += size if sign != 0 else -size
 
 
 @numba.njit(nogil=True, inline="never")
@@ -407,13 +416,13 @@ def decode(
         if not is_added:
             here[:] = _f4(-0.0)
         if bits == 1:
-            _add_1(part, scale * _f4(table[1]), n, here)
+            _add_1(part, scale * _f4(table[1]), here)
         elif bits == 2:
-            _add_2(part, scale * _f4(table[2]), scale * _f4(table[3]), n, here)
+            _add_2(part, scale * _f4(table[2]), scale * _f4(table[3]), here)
         elif bits == 4:
             for i in range(8):
                 sizes[i] = scale * _f4(table[8 + i])
-            _add_4(part, sizes, n, here)
+            _add_4(part, sizes, here)
         elif bits == 8 and is_uniform:
             _add_uniform(part, scale, 255, here)
         else:
