@@ -127,6 +127,8 @@ def test_run_shows_each_line_with_its_host_and_ends_with_the_first_failure() -> 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_run_leaves_nothing_behind_when_interrupted_or_killed(number: int) -> None:
     command = [*PROGRAM, "run", "lan-1g", "--hosts", "2", "--", "sh", "-c", "echo up; exec sleep 1000"]
+    # A shell that runs the tests in the background has them, and all that they start, ignore Ctrl-C.
+    command = ["env", "--default-signal=INT", *command]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline().endswith("| up\n")
