@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 
 from thinwire.codec.base import Array, Codec, Floats, Payload, Shape, State
+from thinwire.codec.plain import Plain
 from thinwire.errors import CodecError
 from thinwire.runtime.coding import TRIAL_SIZE
 
@@ -36,31 +37,7 @@ class Half(Codec):
 
 
 @dataclass(frozen=True)
-class Exact(Codec):
-    """The values as they are."""
-
-    is_lossless = True
-
-    def payload_bound(self, shape: Shape) -> int:
-        return 4 * prod(shape)
-
-    def error_bound(self, shape: Shape) -> float:
-        return 0.0
-
-    def encode_into(
-        self, values: Floats, state: State, seed: int, payload: Payload, next_state: State
-    ) -> int:
-        payload[: 4 * values.size].view(np.float32)[:] = values
-        return 4 * values.size
-
-    def decode_into(self, payload: Payload, out: Floats) -> None:
-        if payload.size != 4 * out.size:
-            raise CodecError(f"{payload.size} bytes for {out.size} values of 4 bytes")
-        out[:] = payload.view(np.float32)
-
-
-@dataclass(frozen=True)
-class Noisy(Exact):
+class Noisy(Plain):
     """Adds noise drawn from the seed: nothing that is drawn twice is the same."""
 
     scale: float = 0.1

@@ -98,7 +98,7 @@ class _Adds(_Wrong):
 @pytest.mark.parametrize("wrong", _Wrong.__subclasses__())
 def test_the_kit_finds_faults(wrong: type[Codec]) -> None:
     with pytest.raises((AssertionError, IndexError)):
-        kit.check_codec(wrong(), shapes=[(300,)])
+        kit.check_codec(wrong(bits=4), shapes=[(300,)])
 
 
 if __name__ == "__main__":

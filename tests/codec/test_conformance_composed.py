@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from thinwire.codec.text import CODECS, parse
-
-check_codec = pytest.importorskip("thinwire.testing.codecs").check_codec
+from thinwire.testing.codecs import check_codec
 
 TEXTS = [
     "plain",

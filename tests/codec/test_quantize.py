@@ -90,7 +90,7 @@ def test_a_block_that_is_not_finite_is_decoded_as_nan_and_leaves_its_residual() 
 )
 def test_parameters_that_make_no_codec_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        Quantize(**wrong)
+        Quantize(**{"bits": 4, **wrong})
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 255, 256, 257])

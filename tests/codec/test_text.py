@@ -15,14 +15,14 @@ from thinwire.errors import UsageError
 @pytest.mark.parametrize(
     ("text", "codec"),
     [
-        ("quantize", Quantize()),
+        ("quantize(bits=4)", Quantize(bits=4)),
         (" quantize ( bits = 2 ) ", Quantize(bits=2)),
-        ("quantize(bits=4, rounding='stochastic')", Quantize(rounding="stochastic")),
+        ("quantize(bits=4, rounding='stochastic')", Quantize(bits=4, rounding="stochastic")),
         ("error_feedback(rotate(quantize(bits=1), width=8))", ErrorFeedback(Rotate(Quantize(bits=1), 8))),
-        ("quantize(levels=uniform)", Quantize(levels="uniform")),
-        ("quantize(levels=none)", Quantize()),
+        ("quantize(bits=8, levels=uniform)", Quantize(bits=8, levels="uniform")),
+        ("quantize(bits=4, levels=none)", Quantize(bits=4)),
         ("error_feedback(inner=sign)", ErrorFeedback(Sign())),
-        ("error_feedback(inner=quantize(block=64))", ErrorFeedback(Quantize(block=64))),
+        ("error_feedback(inner=quantize(bits=4, block=64))", ErrorFeedback(Quantize(bits=4, block=64))),
     ],
 )
 def test_text_and_codec_are_the_same(text: str, codec: object) -> None:
@@ -37,6 +37,7 @@ def test_text_and_codec_are_the_same(text: str, codec: object) -> None:
         ("quantise", "there is no codec 'quantise'; there are cast"),
         ("quantize(bit=4)", "no parameter 'bit'.*bits: a whole number"),
         ("quantize(4)", "not a codec"),
+        ("quantize(block=64)", "needs bits"),
         ("quantize(bits=4.5)", "takes a whole number, not 4.5"),
         ("quantize(bits=true)", "takes a whole number"),
         ("quantize(levels=up)", "takes lloyd_max or uniform or none, not up"),

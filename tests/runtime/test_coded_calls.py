@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.distributed import ReduceOp, ReduceScatterOptions
 
-from tests.codecs import Deflated, Exact, Half, Noisy
+from tests.codecs import Deflated, Half, Noisy
 from tests.runtime.thread_ranks import groups_of, on_each
 from thinwire.codec.base import Codec
+from thinwire.codec.plain import Plain
 from thinwire.errors import UsageError
 from thinwire.runtime.codec_memory import CodecMemory
 from thinwire.runtime.coding import Coding
@@ -95,7 +96,7 @@ def test_the_trace_says_what_was_sent_and_as_what() -> None:
 
 
 def test_what_is_owed_passes_to_a_codec_with_feedback_of_its_own() -> None:
-    class OwnFeedback(Exact):
+    class OwnFeedback(Plain):
         is_lossless = False
         has_feedback = True
 

@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from tests.codecs import Exact
 from thinwire.codec.base import Codec
+from thinwire.codec.plain import Plain
 from thinwire.collective.algorithms.base import Algorithm
 from thinwire.collective.schedule import CollectiveKind
 from thinwire.runtime.communicator import Communicator
@@ -131,7 +131,7 @@ class CollectiveCall:
 
 def codec_for(algorithm: Algorithm) -> Codec | None:
     """What a call by that algorithm needs: a codec, if it encodes."""
-    return Exact() if algorithm.encodes else None
+    return Plain() if algorithm.encodes else None
 
 
 def _blank(size: int) -> Array:

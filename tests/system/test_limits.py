@@ -14,8 +14,9 @@ import torch
 import torch.distributed as dist
 
 import thinwire
-from tests.codecs import Exact, Half
+from tests.codecs import Half
 from tests.system.world import World
+from thinwire.codec.plain import Plain
 from thinwire.errors import PeerError
 
 pytestmark = pytest.mark.system
@@ -75,7 +76,7 @@ def peak_growth_bytes(collective: str) -> int:
         half = whole.view(torch.bfloat16)
         dist.all_reduce(half, op=dist.ReduceOp.MAX)
     elif collective == "encoded all_reduce":
-        thinwire.all_reduce(whole, fidelity=Exact())
+        thinwire.all_reduce(whole, fidelity=Plain())
     elif collective == "encoded all_reduce of bfloat16":
         thinwire.all_reduce(whole.view(torch.bfloat16), fidelity=Half())
     elif collective == "all_gather":

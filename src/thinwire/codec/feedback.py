@@ -17,7 +17,31 @@ from thinwire.codec.base import Codec, Floats, Payload, Shape, State
 
 
 @dataclass(frozen=True)
-class ErrorFeedback(Codec):
+class Feedback(Codec):
+    """``inner``, with something that is owed kept in the state: the payload is the inner codec's."""
+
+    inner: Codec
+
+    @property
+    def has_feedback(self) -> bool:
+        """Yes: it is what this codec does."""
+        return True
+
+    def payload_bound(self, shape: Shape) -> int:
+        return self.inner.payload_bound(shape)
+
+    def payload_bytes(self, shape: Shape) -> int | None:
+        return self.inner.payload_bytes(shape)
+
+    def decode_into(self, payload: Payload, out: Floats) -> None:
+        self.inner.decode_into(payload, out)
+
+    def add_decoded(self, payload: Payload, out: Floats) -> None:
+        self.inner.add_decoded(payload, out)
+
+
+@dataclass(frozen=True)
+class ErrorFeedback(Feedback):
     """``inner``, with what it loses kept for the next time.
 
     For values that are not finite see ``inner``.
@@ -30,22 +54,9 @@ class ErrorFeedback(Codec):
     ([2.0, 2.0], [1.0, -1.0])
     """
 
-    inner: Codec
-
     @property
     def is_lossless(self) -> bool:
         return self.inner.is_lossless
-
-    @property
-    def has_feedback(self) -> bool:
-        """Yes: it is what this codec does."""
-        return True
-
-    def payload_bound(self, shape: Shape) -> int:
-        return self.inner.payload_bound(shape)
-
-    def payload_bytes(self, shape: Shape) -> int | None:
-        return self.inner.payload_bytes(shape)
 
     def error_bound(self, shape: Shape) -> float:
         """From the initial state, in which the residual is zero."""
@@ -61,9 +72,3 @@ class ErrorFeedback(Codec):
         if residual is not state[0]:
             residual[...] = state[0]
         return self.inner.encode_with_residual(values, residual, state[1:], seed, payload, next_state[1:])
-
-    def decode_into(self, payload: Payload, out: Floats) -> None:
-        self.inner.decode_into(payload, out)
-
-    def add_decoded(self, payload: Payload, out: Floats) -> None:
-        self.inner.add_decoded(payload, out)

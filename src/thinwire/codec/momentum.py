@@ -17,12 +17,13 @@ from math import inf
 
 import numpy as np
 
-from thinwire.codec.base import Codec, Floats, Payload, Shape, State
+from thinwire.codec.base import Floats, Payload, Shape, State
+from thinwire.codec.feedback import Feedback
 from thinwire.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Momentum(Codec):
+class Momentum(Feedback):
     """Encode what velocities have accumulated: u = momentum u + x, v = v + u, and v less what was sent.
 
     The state is u, v and the codec's state. The payload is the codec's, of v. What is decoded of one encode is no
@@ -43,7 +44,6 @@ class Momentum(Codec):
     (array([4., 0.], dtype=float32), array([0. , 2.5], dtype=float32))
     """
 
-    inner: Codec
     momentum: float = 0.9
 
     def __post_init__(self) -> None:
@@ -54,19 +54,6 @@ class Momentum(Codec):
     def is_unbiased(self) -> bool:
         """No: it sends what came before, too."""
         return False
-
-    @property
-    def has_feedback(self) -> bool:
-        """Yes: it is what this codec does."""
-        return True
-
-    def payload_bound(self, shape: Shape) -> int:
-        """The codec's."""
-        return self.inner.payload_bound(shape)
-
-    def payload_bytes(self, shape: Shape) -> int | None:
-        """The codec's."""
-        return self.inner.payload_bytes(shape)
 
     def error_bound(self, shape: Shape) -> float:
         """None: see the class."""
@@ -90,11 +77,3 @@ class Momentum(Codec):
         was_sent = self.inner.decode(payload[:num_bytes], values.shape) != 0
         np.copyto(next_velocity, np.float32(0), where=was_sent)
         return num_bytes
-
-    def decode_into(self, payload: Payload, out: Floats) -> None:
-        """As the codec; see ``Codec.decode_into``."""
-        self.inner.decode_into(payload, out)
-
-    def add_decoded(self, payload: Payload, out: Floats) -> None:
-        """As the codec."""
-        self.inner.add_decoded(payload, out)

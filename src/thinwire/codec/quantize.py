@@ -53,7 +53,7 @@ class Quantize(Codec):
     (12, [1.0, -0.5, 0.25])
     """
 
-    bits: int = 4
+    bits: int
     block: int = 256
     levels: Literal["lloyd_max", "uniform"] | None = None
     rounding: Literal["nearest", "stochastic"] = "nearest"
@@ -69,7 +69,7 @@ class Quantize(Codec):
         if self.rounding == "stochastic" and self.levels == "lloyd_max":
             raise UsageError(
                 "Lloyd-Max levels do not reach the largest values, so they cannot be rounded without bias; "
-                "write levels=uniform, or rotate(quantize(scale=unbiased))"
+                "write levels=uniform, or rotate(quantize(bits=4, scale=unbiased))"
             )
         if self.scale == "unbiased" and self._is_uniform:
             raise UsageError(

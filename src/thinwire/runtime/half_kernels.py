@@ -23,6 +23,7 @@ from numba import types
 from numba.core import config
 from numba.extending import intrinsic
 
+from thinwire.codec.kernels import compiled, read_only
 from thinwire.runtime.reduction import HALF_OPS, Array
 
 _SUM, _PRODUCT, _MIN, _MAX = range(len(HALF_OPS))
@@ -30,8 +31,8 @@ _QUIET_NAN = 0x7FC0  # in bfloat16
 
 _HALVES = types.uint16[::1]
 _FLOATS = types.float32[::1]
-_SOURCE_HALVES = types.Array(types.uint16, 1, "C", readonly=True)
-_SOURCE_FLOATS = types.Array(types.float32, 1, "C", readonly=True)
+_SOURCE_HALVES = read_only(types.uint16)
+_SOURCE_FLOATS = read_only(types.float32)
 
 
 class HalfKernels(NamedTuple):
@@ -48,12 +49,6 @@ class HalfKernels(NamedTuple):
     reduce_mixed: Callable[[int, Array, Array], None]
     widen: Callable[[Array, Array], None]
     narrow: Callable[[Array, Array], None]
-
-
-def _kernel(*arguments: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    decorator: Callable[[Callable[..., None]], Callable[..., None]]
-    decorator = numba.njit([types.void(*arguments)], nogil=True, cache=True)
-    return decorator
 
 
 @numba.njit(inline="always")
@@ -82,25 +77,25 @@ def _to_bfloat16(value: np.float32) -> np.uint16:
     return rounded if value == value else np.uint16(_QUIET_NAN)
 
 
-@_kernel(types.int64, _HALVES, _SOURCE_HALVES)
+@compiled(types.int64, _HALVES, _SOURCE_HALVES)
 def _reduce_bfloat16(op: int, target: Array, source: Array) -> None:
     for i in range(target.size):
         target[i] = _to_bfloat16(_combine(op, _from_bfloat16(target[i]), _from_bfloat16(source[i])))
 
 
-@_kernel(types.int64, _FLOATS, _SOURCE_HALVES)
+@compiled(types.int64, _FLOATS, _SOURCE_HALVES)
 def _reduce_mixed_bfloat16(op: int, target: Array, source: Array) -> None:
     for i in range(target.size):
         target[i] = _combine(op, target[i], _from_bfloat16(source[i]))
 
 
-@_kernel(_FLOATS, _SOURCE_HALVES)
+@compiled(_FLOATS, _SOURCE_HALVES)
 def _widen_bfloat16(target: Array, source: Array) -> None:
     for i in range(target.size):
         target[i] = _from_bfloat16(source[i])
 
 
-@_kernel(_HALVES, _SOURCE_FLOATS)
+@compiled(_HALVES, _SOURCE_FLOATS)
 def _narrow_bfloat16(target: Array, source: Array) -> None:
     for i in range(target.size):
         target[i] = _to_bfloat16(source[i])
@@ -126,25 +121,25 @@ def _type_to_float16(typing_context: Any, value: Any) -> Any:
 _to_float16: Any = intrinsic(_type_to_float16)
 
 
-@_kernel(types.int64, _HALVES, _SOURCE_HALVES)
+@compiled(types.int64, _HALVES, _SOURCE_HALVES)
 def _reduce_float16(op: int, target: Array, source: Array) -> None:
     for i in range(target.size):
         target[i] = _to_float16(_combine(op, _from_float16(target[i]), _from_float16(source[i])))
 
 
-@_kernel(types.int64, _FLOATS, _SOURCE_HALVES)
+@compiled(types.int64, _FLOATS, _SOURCE_HALVES)
 def _reduce_mixed_float16(op: int, target: Array, source: Array) -> None:
     for i in range(target.size):
         target[i] = _combine(op, target[i], _from_float16(source[i]))
 
 
-@_kernel(_FLOATS, _SOURCE_HALVES)
+@compiled(_FLOATS, _SOURCE_HALVES)
 def _widen_float16(target: Array, source: Array) -> None:
     for i in range(target.size):
         target[i] = _from_float16(source[i])
 
 
-@_kernel(_HALVES, _SOURCE_FLOATS)
+@compiled(_HALVES, _SOURCE_FLOATS)
 def _narrow_float16(target: Array, source: Array) -> None:
     for i in range(target.size):
         target[i] = _to_float16(source[i])

@@ -1,4 +1,4 @@
-"""The loops of the codecs over elements and bytes, compiled by Numba when first called and cached on disk.
+"""The loops of the codecs over elements and bytes, compiled by Numba and cached on disk.
 
 They let go of the GIL, add in an order that is written down (no fast-math), and are told where to write. None of
 them trusts a payload: those that read one return a negative number where the bytes make no sense.
@@ -19,3 +19,19 @@ def kernel(function: Function) -> Function:
     import numba  # here, because the NumPy twins beside the kernels need none of it
 
     return cast(Function, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+
+
+def compiled(*arguments: Any) -> Callable[[Function], Function]:
+    """Compile a function of these types, which returns nothing, when its module is imported: GIL released."""
+    import numba
+
+    return cast(
+        Callable[[Function], Function], numba.njit([numba.types.void(*arguments)], nogil=True, cache=True)
+    )
+
+
+def read_only(element: Any) -> Any:
+    """The type of a contiguous array of ``element`` that the function only reads, and that may be read-only."""
+    from numba import types
+
+    return types.Array(element, 1, "C", readonly=True)

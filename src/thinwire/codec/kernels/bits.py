@@ -1,4 +1,4 @@
-"""Three things that NumPy cannot say: which of 64 elements are large, where the lowest bit is, and a hash.
+"""What NumPy cannot say: which of 64 elements are large, where the lowest bit is, and two hashes.
 
 Each of the first two is one or a few instructions on any processor that LLVM knows (and a short loop where it has
 none), because it is written in LLVM's vector types.
@@ -16,6 +16,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from thinwire.codec.kernels import kernel
+from thinwire.codec.kernels.random_bits import ODD
 
 GROUP = 64
 MAGNITUDE = 0x7FFFFFFF  # of a float32's bits, all but the sign: ordered as the magnitudes are, with NaN above infinity
@@ -58,6 +59,17 @@ def hashed(seed: np.uint64, index: np.uint64) -> np.uint64:
     x = np.uint64((x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9))
     x = np.uint64((x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB))
     return np.uint64(x ^ (x >> np.uint64(31)))
+
+
+@kernel
+def mixed(key: np.uint32, position: np.uint32) -> np.uint32:
+    """The 32 random bits of a position of a block with this key: see ``random_bits``, which is the same in NumPy."""
+    bits = np.uint32(np.uint32(position * np.uint32(ODD)) ^ key)
+    bits = np.uint32(bits ^ np.uint32(bits >> np.uint32(16)))
+    bits = np.uint32(bits * np.uint32(0x7FEB352D))
+    bits = np.uint32(bits ^ np.uint32(bits >> np.uint32(15)))
+    bits = np.uint32(bits * np.uint32(0x846CA68B))
+    return np.uint32(bits ^ np.uint32(bits >> np.uint32(16)))
 
 
 @kernel

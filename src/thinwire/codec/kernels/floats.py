@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numba
 import numpy as np
 from numba import types
 
 from thinwire.codec.base import Array
+from thinwire.codec.kernels import compiled, read_only
 from thinwire.codec.kernels.floats_numpy import NOT_FINITE, Format
 
 _f4, _i4, _u1, _u2, _u4 = np.float32, np.int32, np.uint8, np.uint16, np.uint32
 
 
-def _source(element: Any) -> Any:
-    return types.Array(element, 1, "C", readonly=True)
-
-
-def _kernel(*arguments: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    decorator: Callable[[Callable[..., None]], Callable[..., None]]
-    decorator = numba.njit([types.void(*arguments)], nogil=True, cache=True)
-    return decorator
-
-
-@_kernel(_source(types.uint32), types.uint16[::1])
+@compiled(read_only(types.uint32), types.uint16[::1])
 def to_bfloat16(source: Array, target: Array) -> None:
     """As ``floats_numpy.to_bfloat16``."""
     for i in range(target.size):
@@ -38,21 +26,21 @@ def to_bfloat16(source: Array, target: Array) -> None:
         target[i] = _u2(rounded >> _u4(16))
 
 
-@_kernel(_source(types.uint16), types.uint32[::1])
+@compiled(read_only(types.uint16), types.uint32[::1])
 def from_bfloat16(source: Array, target: Array) -> None:
     """As ``floats_numpy.from_bfloat16``."""
     for i in range(target.size):
         target[i] = _u4(source[i]) << _u4(16)
 
 
-@_kernel(_source(types.uint16), types.float32[::1])
+@compiled(read_only(types.uint16), types.float32[::1])
 def add_bfloat16(source: Array, target: Array) -> None:
     """As ``floats_numpy.add_bfloat16``."""
     for i in range(target.size):
         target[i] += _u4(_u4(source[i]) << _u4(16)).view(np.float32)
 
 
-@_kernel(_source(types.float32), types.uint16[::1])
+@compiled(read_only(types.float32), types.uint16[::1])
 def to_float16(source: Array, target: Array) -> None:
     """As ``floats_numpy.to_float16``."""
     bits = source.view(np.uint32)
@@ -79,21 +67,21 @@ def _from_float16(half: np.uint16) -> np.float32:
     return _u4(value | _u4(_u4(bits & _u4(0x8000)) << _u4(16))).view(np.float32)
 
 
-@_kernel(_source(types.uint16), types.float32[::1])
+@compiled(read_only(types.uint16), types.float32[::1])
 def from_float16(source: Array, target: Array) -> None:
     """As ``floats_numpy.from_float16``."""
     for i in range(target.size):
         target[i] = _from_float16(source[i])
 
 
-@_kernel(_source(types.uint16), types.float32[::1])
+@compiled(read_only(types.uint16), types.float32[::1])
 def add_float16(source: Array, target: Array) -> None:
     """As ``floats_numpy.add_float16``."""
     for i in range(target.size):
         target[i] += _from_float16(source[i])
 
 
-@_kernel(_source(types.float32), *[types.int64] * 4, types.uint8[::1], types.uint8[::1])
+@compiled(read_only(types.float32), *[types.int64] * 4, types.uint8[::1], types.uint8[::1])
 def _to_float8(
     source: Array, fraction_bits: int, bias: int, most_code: int, block: int, scales: Array, codes: Array
 ) -> None:
@@ -133,7 +121,7 @@ def _to_float8(
             out[i] = _u1(_u4(code) | _u4(_u4(own >> _u4(31)) << _u4(7)))
 
 
-@_kernel(_source(types.uint8), _source(types.float32), *[types.int64] * 4, types.float32[::1])
+@compiled(read_only(types.uint8), read_only(types.float32), *[types.int64] * 4, types.float32[::1])
 def _add_float8(
     codes: Array, factors: Array, fraction_bits: int, bias: int, most_code: int, block: int, target: Array
 ) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numba
 import numpy as np
 from numba import types
 
 from thinwire.codec.base import Array
+from thinwire.codec.kernels import compiled, read_only
+from thinwire.codec.kernels.bits import mixed
 from thinwire.codec.kernels.hadamard_numpy import SHRINK
-from thinwire.codec.kernels.random_bits import ODD
 
 _f4, _u4 = np.float32, np.uint32
 _MOST = _f4(np.finfo(np.float32).max)
@@ -21,13 +19,7 @@ _MOST = _f4(np.finfo(np.float32).max)
 def _flip(values: Array, key: np.uint32) -> None:
     bits = values.view(np.uint32)
     for i in range(bits.size):
-        draw = _u4(_u4(i) * _u4(ODD)) ^ key
-        draw = _u4(draw ^ _u4(draw >> _u4(16)))
-        draw = _u4(draw * _u4(0x7FEB352D))
-        draw = _u4(draw ^ _u4(draw >> _u4(15)))
-        draw = _u4(draw * _u4(0x846CA68B))
-        draw = _u4(draw ^ _u4(draw >> _u4(16)))
-        bits[i] ^= draw & _u4(0x80000000)
+        bits[i] ^= mixed(key, _u4(i)) & _u4(0x80000000)
 
 
 @numba.njit(nogil=True, inline="never")
@@ -56,13 +48,7 @@ def _transform(values: Array, spare: Array) -> None:
         values[i] = (values[i] if is_here else spare[i]) * factor
 
 
-def _kernel(*arguments: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    decorator: Callable[[Callable[..., None]], Callable[..., None]]
-    decorator = numba.njit([types.void(*arguments)], nogil=True, cache=True)
-    return decorator
-
-
-@_kernel(types.float32[::1], types.int64, types.Array(types.uint32, 1, "C", readonly=True))
+@compiled(types.float32[::1], types.int64, read_only(types.uint32))
 def rotate(values: Array, width: int, keys: Array) -> None:
     """As ``hadamard_numpy.rotate``."""
     spare = np.empty(width, np.float32)
@@ -80,7 +66,7 @@ def rotate(values: Array, width: int, keys: Array) -> None:
             _transform(chunk[chunk.size - size :], spare[:size])
 
 
-@_kernel(types.float32[::1], types.int64, types.Array(types.uint32, 1, "C", readonly=True))
+@compiled(types.float32[::1], types.int64, read_only(types.uint32))
 def rotate_back(values: Array, width: int, keys: Array) -> None:
     """As ``hadamard_numpy.rotate_back``."""
     spare = np.empty(width, np.float32)

@@ -8,14 +8,13 @@ compiler does not know that it is not negative, which NumPy would count from the
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numba
 import numpy as np
 from numba import types
 
 from thinwire.codec.base import Array
+from thinwire.codec.kernels import compiled, read_only
+from thinwire.codec.kernels.bits import mixed
 from thinwire.codec.kernels.quantize_numpy import (
     CELLS,
     FIXED,
@@ -24,7 +23,6 @@ from thinwire.codec.kernels.quantize_numpy import (
     UNBIASED,
     UNIFORM,
 )
-from thinwire.codec.kernels.random_bits import ODD
 
 _f4, _i2, _i4, _i8, _u1, _u4 = np.float32, np.int16, np.int32, np.int64, np.uint8, np.uint32
 _FLOATS = types.float32[::1]
@@ -32,16 +30,6 @@ _BYTES = types.uint8[::1]
 _ROUNDER = _f4(12582912)  # 1.5 * 2**23: added to a small float32, leaves it rounded in the last bits
 _ROUNDER_BITS = _i4(0x4B400000)
 _NOT_FINITE = _u4(0x7F800000)
-
-
-def _source(element: Any) -> Any:
-    return types.Array(element, 1, "C", readonly=True)
-
-
-def _kernel(*arguments: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    decorator: Callable[[Callable[..., None]], Callable[..., None]]
-    decorator = numba.njit([types.void(*arguments)], nogil=True, cache=True)
-    return decorator
 
 
 @numba.njit(nogil=True, inline="never")
@@ -151,15 +139,9 @@ def _random_uniform(
     most = _i4(num_levels - 1)
     middle = _f4(most) * _f4(0.5)
     for i in range(values.size):
-        bits = _u4(_u4(i) * _u4(ODD)) ^ key
-        bits = _u4(bits ^ _u4(bits >> _u4(16)))
-        bits = _u4(bits * _u4(0x7FEB352D))
-        bits = _u4(bits ^ _u4(bits >> _u4(15)))
-        bits = _u4(bits * _u4(0x846CA68B))
-        bits = _u4(bits ^ _u4(bits >> _u4(16)))
         place = max(_f4(values[i] * factor) + middle, _f4(0))
         code = _i4(place)
-        draw = _f4(_i4(bits >> _u4(8))) * _f4(2.0**-24)
+        draw = _f4(_i4(mixed(key, _u4(i)) >> _u4(8))) * _f4(2.0**-24)
         code = min(_i4(code + _i4(draw < _f4(place - _f4(code)))), most)
         codes[i] = _u1(code)
         levels[i] = _i2(_i4(2) * code - most)
@@ -232,16 +214,16 @@ def _unpack(packed: Array, bits: int, codes: Array) -> None:
         _unpack_plane(packed, bits, codes)
 
 
-@_kernel(
-    _source(types.float32),
+@compiled(
+    read_only(types.float32),
     _FLOATS,
     types.int64,
     types.int64,
     types.int64,
-    _source(types.int16),
-    _source(types.float64),
-    _source(types.uint8),
-    _source(types.uint32),
+    read_only(types.int16),
+    read_only(types.float64),
+    read_only(types.uint8),
+    read_only(types.uint32),
     _FLOATS,
     _BYTES,
 )
@@ -382,13 +364,13 @@ def _add_from_table(codes: Array, scale: np.float32, table: Array, out: Array) -
         out[i] += scale * _f4(table[codes[i]])
 
 
-@_kernel(
-    _source(types.float32),
-    _source(types.uint8),
+@compiled(
+    read_only(types.float32),
+    read_only(types.uint8),
     types.int64,
     types.int64,
     types.boolean,
-    _source(types.int16),
+    read_only(types.int16),
     types.boolean,
     _FLOATS,
 )
