@@ -24,8 +24,8 @@ from thinwire.runtime.communicator import Communicator
 from thinwire.training import link as linking
 from thinwire.training import opening
 from thinwire.training.figures import Figures
+from thinwire.training.group_speed import Speed
 from thinwire.training.link import GradientLink
-from thinwire.training.quick_probe import Speed
 
 pytestmark = pytest.mark.system
 

@@ -7,7 +7,7 @@ import pytest
 from tests.runtime.thread_ranks import groups_of, on_each
 from thinwire.clock import SYSTEM_CLOCK
 from thinwire.errors import UsageError
-from thinwire.training.quick_probe import Speed, speed_of
+from thinwire.training.group_speed import Speed, speed_of
 from thinwire.training.rounds import Rounds
 
 

@@ -132,11 +132,6 @@ def stair(rungs: Sequence[Form], num_buckets: int, step: int) -> tuple[Form, ...
     return (rungs[rung],) * (num_buckets - num_lower) + (lower,) * num_lower
 
 
-def last_step(rungs: Sequence[Form], num_buckets: int) -> int:
-    """The lowest step of the stair: everything in the smallest form."""
-    return (len(rungs) - 1) * max(1, num_buckets)
-
-
 def _reason(chosen: Option, rejected: Option | None, wire: Wire, target_s: float) -> str:
     speed = format_bit_rate(wire.bottleneck_bytes_per_s)
     exposed = format_seconds(_rounded(chosen.exposed_s))

@@ -5,12 +5,9 @@ Not here: measuring (``training``, ``probe``), and what follows from it (``cost`
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from thinwire.errors import UsageError
-from thinwire.topology import Topology
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +59,14 @@ class Wire:
 
     Attributes:
         rank_bytes_per_s: of each rank, what it can send to all others together; 2 ranks or more.
-        slowest_pair_bytes_per_s: what the slowest pair of ranks can carry one way.
         rtt_s: the longest round trip.
     """
 
     rank_bytes_per_s: tuple[float, ...]
-    slowest_pair_bytes_per_s: float = math.inf
     rtt_s: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.rank_bytes_per_s or not min(*self.rank_bytes_per_s, self.slowest_pair_bytes_per_s) > 0:
+        if not self.rank_bytes_per_s or not min(self.rank_bytes_per_s) > 0:
             raise UsageError(f"every rank needs a positive bandwidth, found {self.rank_bytes_per_s}")
 
     @property
@@ -87,42 +82,8 @@ class Wire:
         return replace(
             self,
             rank_bytes_per_s=tuple(rate * factor for rate in self.rank_bytes_per_s),
-            slowest_pair_bytes_per_s=self.slowest_pair_bytes_per_s * factor,
         )
 
     def transfer_s(self, bytes_to_each_peer: float) -> float:
         """How long every rank needs to send that many bytes to each other rank, all at once."""
-        num_peers = len(self.rank_bytes_per_s) - 1
-        together_s = num_peers * bytes_to_each_peer / self.bottleneck_bytes_per_s
-        return max(together_s, bytes_to_each_peer / self.slowest_pair_bytes_per_s)
-
-    @classmethod
-    def of_topology(cls, topology: Topology, hosts: Sequence[str]) -> Wire:
-        """The wire between ranks that are on these hosts, one a rank, from what a probe measured.
-
-        Raises:
-            UsageError: a bandwidth that is needed was not measured.
-
-        >>> from thinwire.topology import Host, Link
-        >>> links = [Link(source=a, destination=b, one_stream_bytes_per_s=1e6) for a, b in ("ab", "ba")]
-        >>> topology = Topology(hosts=(Host(name="a"), Host(name="b")), links=tuple(links))
-        >>> Wire.of_topology(topology, ["a", "b"]).rank_bytes_per_s
-        (1000000.0, 1000000.0)
-        """
-        pairs = [topology.link(a, b) for a in hosts for b in hosts if a != b]
-        missing = [link.ends for link in pairs if link.bandwidth_bytes_per_s is None]
-        if missing or not pairs:
-            raise UsageError(f"no bandwidth was measured between {missing or list(hosts)}: probe them again")
-        bandwidths = {link.ends: link.bandwidth_bytes_per_s or math.inf for link in pairs}
-        rates = []
-        for source in hosts:
-            links = [rate for (start, _), rate in bandwidths.items() if start == source]
-            host = topology.host(source)
-            shared = [rate for rate in (host.uplink_bytes_per_s, host.downlink_bytes_per_s) if rate]
-            rates.append(min([*shared, sum(links)]) / hosts.count(source))
-        rtts = [link.rtt_median_s or link.rtt_min_s or 0.0 for link in pairs]
-        return cls(
-            rank_bytes_per_s=tuple(rates),
-            slowest_pair_bytes_per_s=min(bandwidths.values()),
-            rtt_s=max(rtts),
-        )
+        return (len(self.rank_bytes_per_s) - 1) * bytes_to_each_peer / self.bottleneck_bytes_per_s

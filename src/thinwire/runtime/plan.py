@@ -124,9 +124,7 @@ class Plan:
             schedule.fingerprint,
             call.average,
             call.place,
-            repr(
-                call.codec
-            ),  # all its parameters; in the call's text those that are as by default are left out
+            repr(call.codec),  # with the parameters that its text leaves out, because they are as by default
         )
         digest = hashlib.blake2b(repr(common).encode(), digest_size=8).digest()
         self.signature = int.from_bytes(digest, "little")

@@ -25,9 +25,8 @@ from thinwire.planner.workload import Bucket, Wire, Workload
 from thinwire.training.agreement import Plan
 from thinwire.training.meter import Measurement
 
-STARVED = (
-    0.5  # threads that wait for cores for more of the exposed time than this wait for cores, not for the wire
-)
+# Threads that wait for cores for more of the exposed time than this wait for cores, not for the wire.
+STARVED = 0.5
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ Not here: what follows (``planner``).
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import platform
@@ -107,6 +108,7 @@ def cache_folder() -> Path:
     return Path(base) / "thinwire"
 
 
+@functools.cache
 def machine() -> str:
     """What costs depend on, hashed: versions, and the processor's name and features."""
     with contextlib.suppress(OSError):

@@ -100,9 +100,8 @@ class DataParallel(nn.Module):
         for parcel in self._parcels:
             parcel.priority = len(self._parcels) - parcel.index
         self._launch_order = self._parcels[::-1]
-        self._ready_order: (
-            list[int] | None
-        ) = []  # observed in the first backward pass; None once it is agreed on
+        # Observed in the first backward pass; None once it is agreed on.
+        self._ready_order: list[int] | None = []
         self._num_launched = len(self._parcels)
         self._unused: Tensor | None = None
         self._landed = threading.Condition()

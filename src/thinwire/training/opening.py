@@ -21,7 +21,7 @@ from thinwire.runtime.communicator import Communicator
 from thinwire.training.agreement import Plan
 from thinwire.training.calibration import calibrated
 from thinwire.training.fidelity import candidates
-from thinwire.training.quick_probe import Speed, speed_of
+from thinwire.training.group_speed import Speed, speed_of
 from thinwire.training.rounds import Rounds
 
 FIRST_STEP_S = 0.5
