@@ -70,9 +70,8 @@ class LinkLearner:
 
     def __init__(self) -> None:
         self._incoming, self._outgoing, self._rtt = Forecaster(), Forecaster(), Forecaster()
-        self._gathered_from: tuple[float, Traffic] | None = (
-            None  # what is concluded next is concluded since then
-        )
+        # What is concluded next is concluded since then.
+        self._gathered_from: tuple[float, Traffic] | None = None
         self._before: tuple[float, Traffic] | None = None
         self._num_changes = 0
         self._changed_s: float | None = None

@@ -50,13 +50,11 @@ _LOADED_INTERVAL_S = 0.005
 _QUICK_PATIENCE_S = 1.5  # with lost packets it takes longer than a second
 _BURST_S = 0.01
 _BURSTS_S = 0.024  # of a host's wire, for a burst to each of the others
-_FAN_AGAIN_S = (
-    1.0  # beside others that fill a queue, a first packet may be lost for some 0.2 s, or twice that
-)
+# Beside others that fill a queue, a first packet may be lost for some 0.2 s, or twice that.
+_FAN_AGAIN_S = 1.0
 _FAN_BYTES = 600_000  # through the slowest wire, to tell what each of several sources gets of it
-_FULL = (
-    0.9  # of what flows reach one by one: if they reach less together, their hub's wire is what holds them
-)
+# Of what flows reach one by one: if they reach less together, their hub's wire is what holds them.
+_FULL = 0.9
 _SHARING_SHARE = 0.34  # of the budget, kept to find what links share
 _LONGEST_SEARCH = 0.5  # of the budget, if that takes longer
 

@@ -23,9 +23,8 @@ from thinwire.probe.experiment import Card, Experiment, Outcome, Report
 from thinwire.transport.bulk import new_token
 
 JOIN_S = 30.0  # for all hosts to come
-LEAD_S = (
-    0.03  # from an order to this rank's own part: its flows must not delay the order on its way to the others
-)
+# From an order to this rank's own part: its flows must not delay the order on its way to the others.
+LEAD_S = 0.03
 SLACK_S = 3.0  # for a report, beyond what the experiment may take
 _ORDER_S = 60.0  # for the next order: longer than any experiment with all its time limits
 

@@ -20,9 +20,8 @@ STREAMS = (1, 2, 4, 8)
 DATAGRAM_BYTES = 1400
 _THERE, _BACK = (0, 1), (1, 0)
 _PING_INTERVAL_S = 0.001
-_OFFER = (
-    1.05  # of the best stream's rate, offered in datagrams: enough to fill the link, not enough to drown it
-)
+# Of the best stream's rate, offered in datagrams: enough to fill the link, not enough to drown it.
+_OFFER = 1.05
 _AS_FAST = 0.95
 _ROUND_TRIPS = 30  # half of them to get to speed
 _LEAST_SPAN = 0.2  # of the time, that datagrams have to come for

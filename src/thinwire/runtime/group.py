@@ -41,9 +41,8 @@ from thinwire.transport.base import Contact, Link
 if TYPE_CHECKING:
     from thinwire.runtime.endpoint import Endpoint
 
-NUM_CALLS_REMEMBERED = (
-    64  # finished calls that can still be named when another rank finds that they do not fit
-)
+# Finished calls that can still be named when another rank finds that they do not fit.
+NUM_CALLS_REMEMBERED = 64
 
 
 class Group:

@@ -30,9 +30,8 @@ BURST_BYTES = 1400  # a datagram of a burst: with every header it fits the frame
 FIRST_BURST = 6
 LONGEST_BURST = 400
 NUM_BURSTS = 4
-_GROWTH = (
-    4  # from one burst to the next at most: a short one may pass faster than the wire is in the long run
-)
+# From one burst to the next at most: a short one may pass faster than the wire is in the long run.
+_GROWTH = 4
 
 # token, experiment, sender, burst, number, sent at, the partner's time given back, held for, its bursts' rate
 _LAYOUT = struct.Struct("<16sIHHIdddf")
