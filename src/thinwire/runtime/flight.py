@@ -152,16 +152,10 @@ class Flight:
             ProtocolError: no such segment, or it came before.
             LengthMismatch: the segment has another length here.
         """
-        index = self.lowered.receives.get((rank, header.message, header.segment))
+        index = self._receive_of(rank, header)
         if index is None:
-            raise LengthMismatch
+            return [self._pool.take(header.length)]
         segment = self.lowered.segments[index]
-        if segment.writes_payload:
-            if header.length > segment.num_bytes:
-                self.wires.on_coding_failed(rank, _too_long(header, segment))
-                return [self._pool.take(header.length)]
-        elif header.length != segment.num_bytes:
-            raise LengthMismatch
         with self._lock:
             if self._arrived[index]:
                 raise ProtocolError(f"segment {header.segment} of message {header.message} came twice")
@@ -173,16 +167,9 @@ class Flight:
 
     def handle_data(self, rank: int, header: Header, payload: Sequence[memoryview]) -> None:
         """The payload of a DATA frame is in ``payload``, as given by ``views_for`` or from the pool."""
-        index = self.lowered.receives.get((rank, header.message, header.segment))
+        index = self._receive_of(rank, header)
         if index is None:
-            raise LengthMismatch
-        segment = self.lowered.segments[index]
-        if segment.writes_payload:
-            if header.length > segment.num_bytes:
-                self.wires.on_coding_failed(rank, _too_long(header, segment))
-                return
-        elif header.length != segment.num_bytes:
-            raise LengthMismatch
+            return
         if index in self._direct:
             self._run(self._complete(index))
             return
@@ -232,6 +219,23 @@ class Flight:
         if self.lowered.readers:
             return self._encoded_bytes_sent
         return sum(self.lowered.bytes_to.values()) + HEADER_BYTES * sum(self.lowered.frames_to.values())
+
+    def _receive_of(self, rank: int, header: Header) -> int | None:
+        """The RECV segment that a DATA frame is for; None if its payload is longer than any: that ends the group.
+
+        Raises:
+            LengthMismatch: there is no such segment, or it has another length here.
+        """
+        index = self.lowered.receives.get((rank, header.message, header.segment))
+        if index is None:
+            raise LengthMismatch
+        segment = self.lowered.segments[index]
+        if segment.writes_payload and header.length > segment.num_bytes:
+            self.wires.on_coding_failed(rank, _too_long(header, segment))
+            return None
+        if not segment.writes_payload and header.length != segment.num_bytes:
+            raise LengthMismatch
+        return index
 
     # Running --------------------------------------------------------------------------------------------------
 
