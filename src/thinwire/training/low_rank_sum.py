@@ -14,7 +14,8 @@ seed that all ranks share.
 A rank owes M - P (M^T P)^T. That is not M - P Q^T, as the authors have it, but has the same average, and does not grow
 with the differences between the ranks.
 
-All ranks get the same bytes: what they compute from the sums is done by ``codec.kernels.low_rank``, in one order.
+All ranks get the same bytes: what they compute from the sums is done by ``codec.kernels.low_rank``, in one order on
+every machine.
 
 A step whose gradients are not finite gives NaN everywhere, and nothing of it is owed.
 
@@ -39,7 +40,6 @@ from thinwire.codec.kernels.low_rank import (
     add_product,
     fill_noise,
     orthonormalise,
-    times_vectors,
     transposed_times_vectors,
 )
 from thinwire.planner.forms import is_factored
@@ -105,9 +105,7 @@ class LowRankSum:
         plain = [piece for piece in pieces if not is_factored(piece.shape, low_rank_dim)]
         matrices = [residual[piece.part].reshape(piece.matrix_shape) for piece in factored]
         bases = [self._basis(piece, low_rank_dim) for piece in factored]
-        lefts = [np.empty((low_rank_dim, len(matrix))) for matrix in matrices]
-        for matrix, basis, left in zip(matrices, bases, lefts, strict=True):
-            times_vectors(matrix, _ONE, basis, left)
+        lefts = [_times(matrix, basis) for matrix, basis in zip(matrices, bases, strict=True)]
         plain_values = [residual[piece.part] for piece in plain]
         first = _packed([*lefts, *plain_values])
         result = StrandFuture(_RIGHT, [])
@@ -188,6 +186,11 @@ class LowRankSum:
                 result.set_exception(error)
 
         self._group.all_reduce_apart(strand, packed, CallOptions(), average=True).get_future().then(arrived)
+
+
+def _times(matrix: Floats, basis: Floats) -> Any:
+    """The columns of M Q as rows, in float64. Only their sum must be the same on all ranks, so BLAS may do it."""
+    return (torch.from_numpy(basis) @ torch.from_numpy(matrix).T).numpy().astype(np.float64)
 
 
 def _packed(arrays: Sequence[Any]) -> Tensor:
