@@ -22,7 +22,8 @@ from pathlib import Path
 
 from benchmarks.autopilot.measure import NETWORKS, Order, part
 from benchmarks.autopilot.models import NUM_STEPS, TASKS
-from benchmarks.autopilot.runs import append
+from benchmarks.autopilot.plots import draw
+from benchmarks.autopilot.runs import RESULTS, append, load
 from benchmarks.autopilot.ways import WAYS
 
 
@@ -43,7 +44,13 @@ def main() -> None:
     parser.add_argument("--short-seconds", type=float, default=default.short_s)
     parser.add_argument("--peers-python", default=default.peers_python, help="has torchft and hivemind")
     parser.add_argument("--append", type=Path, help="put the runs into this file, in place of older ones")
+    parser.add_argument("--plot", type=Path, metavar="FOLDER", help="only draw what was measured before")
     options = parser.parse_args()
+    if options.plot:
+        results = load(options.append or RESULTS)
+        for model in sorted({run.model for run in results.runs}):
+            draw(results, model, options.plot / f"autopilot_{model}.png")
+        return
     ways = options.ways.split(";")
     if unknown := sorted(set(ways) - WAYS.keys()):
         parser.error(f"no such way: {', '.join(unknown)}; there are {'; '.join(WAYS)}")

@@ -38,6 +38,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     short_steps: int = 40
     short_s: float = 25.0
     peers_python: str = sys.executable
+    num_hosts: int = 4
 
 
 def is_whole(way: str, network: str) -> bool:
@@ -79,7 +80,7 @@ def one(order: Order, model: str, network: str, way: str, seed: int, *, is_short
     asked["steps"] = min(order.short_steps, order.num_steps) if is_short else order.num_steps
     asked["seconds"] = order.short_s if is_short else order.whole_s
     heard = Listener(f"{model}, {network}, {way}, seed {seed}")
-    with Lab(UNLIMITED if network == "unlimited" else network) as lab:
+    with Lab(UNLIMITED if network == "unlimited" else network, num_hosts=order.num_hosts) as lab:
         asked["lab_began_s"] = time.monotonic()
         command = [python, "-m", "benchmarks.autopilot.worker", json.dumps(asked)]
         environment = {"PYTHONPATH": str(ROOT)}
@@ -109,8 +110,11 @@ def _told(run: Run) -> str:
 
 
 def _why_missing(python: str, module: str) -> str:
-    found = subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False)
-    return "" if found.returncode == 0 else f"{python} has no {module}; see benchmarks/autopilot/peers.py"
+    try:
+        subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return f"not installed: {python} has no {module}; benchmarks/autopilot/peers.py says how to get it"
+    return ""
 
 
 class Listener(io.StringIO):

@@ -23,7 +23,7 @@ from examples.train_text import CONTEXT, CharacterTransformer, source_text
 
 PICTURES, SEQUENCES = 64, 4  # a rank and step
 WARM_UP = 0.1  # of all steps
-NUM_STEPS = {"images": 400, "text": 300}  # a minute of two cores, so that `fading` fades and comes back
+NUM_STEPS = {"images": 400, "text": 300}  # a minute of two cores, so that fading fades and comes back
 
 
 class Quality(NamedTuple):
