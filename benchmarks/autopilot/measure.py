@@ -102,7 +102,7 @@ def _told(run: Run) -> str:
         return run.failure
     step = run.step_time()
     quality = f", accuracy {run.quality.accuracy:.2%}, loss {run.quality.loss:.4f}" if run.quality else ""
-    plans = "".join(f"\n    step {each.step}: {each.reason}" for each in run.plans)
+    plans = "".join(f"\n    step {each.step}: {each.reason}" for each in run.plans if run.way == ADAPTIVE)
     return (
         f"{len(run.losses)} steps, median {step.median_s * 1e3:.1f} ms, mean {step.mean_s * 1e3:.1f} ms, "
         f"{run.bytes_a_step() / 1e6:.3f} MB a step{quality}{plans}"
