@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 import time
@@ -143,12 +144,15 @@ class Listener(io.StringIO):
 
     def why_failed(self) -> str:
         """The last thing that a rank complained of, or where it hung."""
-        lines = [line.split("| ", 1)[-1].rstrip() for line in self.complaints.getvalue().splitlines()]
+        lines = [
+            re.sub(r"^\w+ *\| (\[rank\d+\]: )?", "", line).rstrip()
+            for line in self.complaints.getvalue().splitlines()
+        ]
         if any(line.startswith("Timeout (") for line in lines):
             first = next((line.strip() for line in lines if line.lstrip().startswith("File")), "")
             return f"hangs: {first}"
         told = [line for line in lines if line and not line[0].isspace()]
-        errors = [line for line in told if "Error" in line.split(":")[0]]
+        errors = [line for line in told if re.match(r"[\w.]*(Error|Exception)\b", line)]
         return f"fails: {(errors or told or ['without a word'])[-1]}"[:300]
 
     def _show(self, text: str) -> None:

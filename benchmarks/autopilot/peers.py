@@ -64,7 +64,8 @@ def diloco(task: Task) -> Iterator[tuple[Any, Any]]:
 
 def hivemind(task: Task) -> Iterator[tuple[Any, Any]]:
     """M. Ryabinin et al., "Moshpit SGD", 2021: gradients averaged among whoever is found, float16 on the wire."""
-    from hivemind import DHT, Float16Compression, Optimizer
+    from hivemind import DHT, Optimizer
+    from hivemind.compression import Float16Compression
 
     own, num_ranks = os.environ["THINWIRE_LAB_ADDRESS"], dist.get_world_size()
     listen = {"host_maddrs": [f"/ip4/{own}/tcp/0"], "start": True, "use_ipfs": False}
