@@ -54,6 +54,7 @@ def draw(results: Results, model: str, target: Path) -> None:
                 for run in (run for run in runs if run.network == network and run.way in COLOURS):
                     _line(own, run, row, COLOURS[run.way], run.way, "solid")
                 own.set(xlabel=unit, xscale="log")
+                own.xaxis.set_major_formatter("{x:g}")
                 own.grid(color=FAINT, linewidth=0.4)
                 own.spines[["top", "right"]].set_visible(False)
         for row in range(2):
@@ -63,7 +64,7 @@ def draw(results: Results, model: str, target: Path) -> None:
         figure.legend(
             shown.values(), shown.keys(), loc="outside lower center", ncols=len(shown), frameon=False
         )
-        figure.savefig(target, dpi=110)
+        figure.savefig(target, dpi=100)
 
 
 def _line(axes: mpl.axes.Axes, run: Run, row: int, colour: str, label: str, style: str) -> None:

@@ -45,7 +45,7 @@ class Record:
 def train(training: Training, task: Any, order: dict[str, Any]) -> Record:
     """Up to ``order["steps"]`` steps of a recipe of ``order["num_steps"]``, or until ``order["seconds"]`` are over."""
     generator = torch.Generator().manual_seed(1000 * order["seed"] + dist.get_rank())
-    rate = schedule(task.optimizer, order["num_steps"])
+    rate = schedule(training.optimizer, order["num_steps"])
     is_over, next_check = torch.zeros(2), 2
     dist.barrier()
     record = Record()
