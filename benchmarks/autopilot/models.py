@@ -16,7 +16,6 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from examples.train_images import FASHION_MNIST, fashion_mnist
 from examples.train_text import CONTEXT, CharacterTransformer, source_text
@@ -65,16 +64,12 @@ def quality_of(network: nn.Module, task: Task) -> Quality:
     return Quality(float(torch.stack(hits).mean()), float(torch.stack(losses).mean()))
 
 
-def schedule(optimizer: Optimizer, num_steps: int) -> LambdaLR:
-    """The learning rate rises in the first tenth of the steps, and falls to zero as half a cosine."""
+def rate(step: int, num_steps: int) -> float:
+    """What part of the highest learning rate a step has, counted from 1: a tenth of all up, half a cosine down to 0."""
     warm_up = max(1, round(WARM_UP * num_steps))
-
-    def factor(step: int) -> float:
-        if step < warm_up:
-            return (step + 1) / warm_up
-        return (1 + math.cos(math.pi * (step - warm_up) / max(1, num_steps - warm_up))) / 2
-
-    return LambdaLR(optimizer, factor)
+    if step <= warm_up:
+        return step / warm_up
+    return (1 + math.cos(math.pi * (step - warm_up) / (num_steps - warm_up))) / 2
 
 
 def images(seed: int) -> Task:

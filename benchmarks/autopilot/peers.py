@@ -86,7 +86,7 @@ def hivemind(task: Task) -> Iterator[tuple[Any, Any]]:
         matchmaking_time=0.5,
         averaging_timeout=60.0,
         grad_compression=Float16Compression(),
-        averager_opts={"target_group_size": num_ranks, "min_group_size": num_ranks},
+        averager_opts={"target_group_size": num_ranks, "min_group_size": num_ranks, "request_timeout": 0.4},
     )
     try:
         yield task.network, optimizer

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from benchmarks.autopilot.models import TASKS, loss_of, quality_of, schedule
+from benchmarks.autopilot.models import TASKS, loss_of, quality_of, rate
 from benchmarks.autopilot.ways import WAYS, Training
 
 SENT_BYTES = Path("/sys/class/net/eth0/statistics/tx_bytes")
@@ -45,16 +45,17 @@ class Record:
 def train(training: Training, task: Any, order: dict[str, Any]) -> Record:
     """Up to ``order["steps"]`` steps of a recipe of ``order["num_steps"]``, or until ``order["seconds"]`` are over."""
     generator = torch.Generator().manual_seed(1000 * order["seed"] + dist.get_rank())
-    rate = schedule(training.optimizer, order["num_steps"])
+    highest = [group["lr"] for group in training.optimizer.param_groups]
     is_over, next_check = torch.zeros(2), 2
     dist.barrier()
     record = Record()
     for step in range(1, order["steps"] + 1):
+        for group, learning_rate in zip(training.optimizer.param_groups, highest, strict=True):
+            group["lr"] = learning_rate * rate(step, order["num_steps"])
         loss = loss_of(training.model, task.batch(generator))
         training.optimizer.zero_grad()
         loss.backward()
         training.optimizer.step()
-        rate.step()
         record.add(loss.item())
         if training.link is not None:
             training.link.observe_loss(loss.item())
