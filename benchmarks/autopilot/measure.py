@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -90,7 +90,7 @@ def one(order: Order, model: str, network: str, way: str, seed: int, *, is_short
         command = [python, "-m", "benchmarks.autopilot.worker", json.dumps(asked)]
         environment = {"PYTHONPATH": str(ROOT)}
         statuses = run_everywhere(lab.record, command, env=environment, stdout=heard, stderr=heard.complaints)
-    failure = heard.why_failed() if any(statuses.values()) or not heard.answer else ""
+    failure = "" if heard.answer else heard.why_failed(statuses)
     found = {} if failure else json.loads(heard.answer)
     run = msgspec.convert(
         {"model": model, "network": network, "way": way, "seed": seed, "num_steps": order.num_steps}
@@ -146,7 +146,7 @@ class Listener(io.StringIO):
         if sys.stderr.isatty():
             print(file=sys.stderr)
 
-    def why_failed(self) -> str:
+    def why_failed(self, statuses: Mapping[str, int]) -> str:
         """The last thing that a rank complained of, or where it hung."""
         lines = [
             re.sub(r"^\w+ *\| (\[rank\d+\]: )?", "", line).rstrip()
@@ -157,7 +157,7 @@ class Listener(io.StringIO):
             return f"hangs: {first}"
         told = [line for line in lines if line and not line[0].isspace()]
         errors = [line for line in told if re.match(r"[\w.]*(Error|Exception)\b", line)]
-        return f"fails: {(errors or told or ['without a word'])[-1]}"[:300]
+        return f"fails: {(errors or told or [f'exit statuses {statuses}'])[-1]}"[:300]
 
     def _show(self, text: str) -> None:
         start, end = ("\r\x1b[K", "") if sys.stderr.isatty() else ("", "\n")

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -78,9 +81,17 @@ def train(training: Training, task: Any, order: dict[str, Any]) -> Record:
     return record
 
 
+def _end_after(limit_s: float) -> None:
+    """Tell where every thread is, and end this rank with all its children, which a run that hangs leaves behind."""
+    faulthandler.dump_traceback_later(limit_s)
+    last_resort = threading.Timer(limit_s + 1, os.killpg, (0, signal.SIGKILL))
+    last_resort.daemon = True
+    last_resort.start()
+
+
 def main() -> None:
     order = json.loads(sys.argv[1])
-    faulthandler.dump_traceback_later(order["seconds"] + START_UP_S, exit=True)
+    _end_after(order["seconds"] + START_UP_S)
     torch.set_num_threads(1)
     task = TASKS[order["model"]](order["seed"])
     with WAYS[order["way"]](task) as training:
