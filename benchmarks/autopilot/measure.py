@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks.autopilot.disturbance import Disturbance
 from benchmarks.autopilot.peers import MODULES
 from benchmarks.autopilot.runs import Run
 from thinwire.lab import Lab, Scenario, run_everywhere
@@ -84,6 +85,7 @@ def one(order: Order, model: str, network: str, way: str, seed: int, *, is_short
     asked = {"model": model, "way": way, "seed": seed, "num_steps": order.num_steps}
     asked["steps"] = min(order.short_steps, order.num_steps) if is_short else order.num_steps
     asked["seconds"] = order.short_s if is_short else order.whole_s
+    disturbance = Disturbance()
     heard = Listener(f"{model}, {network}, {way}, seed {seed}")
     with Lab(UNLIMITED if network == "unlimited" else network, num_hosts=order.num_hosts) as lab:
         asked["lab_began_s"] = time.monotonic()
@@ -94,7 +96,7 @@ def one(order: Order, model: str, network: str, way: str, seed: int, *, is_short
     found = {} if failure else json.loads(heard.answer)
     run = msgspec.convert(
         {"model": model, "network": network, "way": way, "seed": seed, "num_steps": order.num_steps}
-        | {"failure": failure}
+        | {"failure": failure, "disturbed": round(disturbance.share(), 4)}
         | found,
         type=Run,
     )
@@ -110,7 +112,8 @@ def _told(run: Run) -> str:
     plans = "".join(f"\n    step {each.step}: {each.reason}" for each in run.plans if run.way == ADAPTIVE)
     return (
         f"{len(run.losses)} steps, median {step.median_s * 1e3:.1f} ms, mean {step.mean_s * 1e3:.1f} ms, "
-        f"{run.bytes_a_step() / 1e6:.3f} MB a step{quality}{plans}"
+        f"{run.bytes_a_step() / 1e6:.3f} MB a step, "
+        f"{run.disturbed:.0%} of the cores taken by others{quality}{plans}"
     )
 
 

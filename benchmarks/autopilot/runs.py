@@ -48,6 +48,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         quality: after the last step of a whole training.
         plans, sent_as: of the autopilot; bytes by form.
         infinite: the same model, exact and over links without a limit, measured before and after in the same go.
+        disturbed: what part of the cores other programs took meanwhile.
         failure: why there is nothing else to tell; empty if there is.
     """
 
@@ -64,6 +65,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     plans: tuple[PlanBegun, ...] = ()
     sent_as: dict[str, int] = {}
     infinite: tuple[StepTime, ...] = ()
+    disturbed: float = 0.0
     failure: str = ""
 
     @property

@@ -43,7 +43,9 @@ def _step_times(runs: Sequence[Run]) -> Iterator[str]:
     yield (
         f"Step time against infinite ({format_seconds(statistics.median(medians_s))}; from "
         f"{format_seconds(medians_s[0])} to {format_seconds(medians_s[-1])} in {len(medians_s)} runs): the "
-        f"median of the second half of the steps, and in brackets the mean of all but the first {FIRST_STEPS}.\n"
+        f"median of the second half of the steps, and in brackets the mean of all but the first {FIRST_STEPS}. "
+        f"Other programs took up to {max(run.disturbed for run in runs):.0%} of the cores meanwhile, on the mean "
+        f"{_mean([run.disturbed for run in runs]):.0%}.\n"
     )
     yield f"| way | {' | '.join(f'`{each}`' for each in networks)} |"
     yield f"| --- |{' ---: |' * len(networks)}"
