@@ -40,7 +40,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     num_steps: int
-    whole_s: float = 120.0
+    whole_s: float = 180.0
     short_steps: int = 40
     short_s: float = 25.0
     peers_python: str = sys.executable
