@@ -141,8 +141,8 @@ def test_one_rank_and_no_buckets_expose_nothing() -> None:
     assert decide(empty, RUNGS, wire(1.0)).chosen.forms == ()
 
 
-def test_the_ladder_leaves_out_what_is_lossier_and_no_smaller() -> None:
-    names = [rung.name for rung in ladder([*FORMS, form(3.9, 0.35), form(16, 0.5)], Budget())]
+def test_the_ladder_goes_by_size_and_leaves_out_what_is_no_smaller() -> None:
+    names = [rung.name for rung in ladder([*reversed(FORMS), form(16, 0.5)], Budget())]
     assert names == ["exact", "16 bits", "8 bits", "4 bits", "2 bits", "1 bits", "0.25 bits"]
 
 

@@ -23,14 +23,15 @@ from thinwire.errors import UsageError
 from thinwire.runtime.communicator import Communicator
 from thinwire.training import link as linking
 from thinwire.training import opening
+from thinwire.training.fidelity import candidates
 from thinwire.training.figures import Figures
 from thinwire.training.group_speed import Speed
-from thinwire.training.link import GradientLink
 
 pytestmark = pytest.mark.system
 
 STEPS = 6
 CODEC = "quantize(bits=3)"
+FACTORS = "low_rank(low_rank_dim=2)"
 
 
 class Layers(nn.Sequential):
@@ -90,8 +91,8 @@ def test_on_one_host_auto_is_exact(world: World) -> None:
     assert world.run(_exact, "auto") == world.run(_exact, None)
 
 
-def _coded() -> tuple[list[bytes], list[float], str]:
-    model, optimizer, link = made(CODEC)
+def _coded(fidelity: str) -> tuple[list[bytes], list[float], str]:
+    model, optimizer, link = made(fidelity)
     losses = train(model, optimizer, range(30))
     report = link.report()
     link.close()
@@ -103,13 +104,14 @@ def _uncoded_losses() -> list[float]:
     return train(model, optimizer, range(30))
 
 
-def test_coded_replicas_are_equal_and_learn_as_exact_ones_do(world: World) -> None:
-    answers = world.run(_coded)
+@pytest.mark.parametrize("fidelity", [CODEC, FACTORS])
+def test_coded_replicas_are_equal_and_learn_as_exact_ones_do(world: World, fidelity: str) -> None:
+    answers = world.run(_coded, fidelity)
     assert all(answer[0] == answers[0][0] for answer in answers)
     exact = world.run(_uncoded_losses)
     for (_, losses, report), exact_losses in zip(answers, exact, strict=True):
         assert sum(losses[-5:]) == pytest.approx(sum(exact_losses[-5:]), abs=0.3)
-        assert f"sent as {CODEC}" in report
+        assert f"sent as {fidelity}" in report
 
 
 def _unused() -> list[bytes]:
@@ -123,9 +125,9 @@ def test_unused_parameters_and_coded_gradients(world: World) -> None:
     assert all(answer == answers[0] for answer in answers)
 
 
-def _overflowing() -> tuple[bool, bool]:
+def _overflowing(fidelity: str) -> tuple[bool, bool]:
     """Rank 2's gradient overflows in the third step: everybody must see it, once."""
-    model, optimizer, _ = made(CODEC)
+    model, optimizer, _ = made(fidelity)
     train(model, optimizer, range(2))
     optimizer.zero_grad()
     (loss_at(model, 2) * (float("inf") if dist.get_rank() == 2 else 1.0)).backward()
@@ -134,8 +136,9 @@ def _overflowing() -> tuple[bool, bool]:
     return seen, all(bool(each.isfinite().all()) for each in model.parameters())
 
 
-def test_an_overflow_is_seen_by_all_and_kept_by_none(world: World) -> None:
-    assert world.run(_overflowing) == [(True, True)] * 4
+@pytest.mark.parametrize("fidelity", [CODEC, FACTORS])
+def test_an_overflow_is_seen_by_all_and_kept_by_none(world: World, fidelity: str) -> None:
+    assert world.run(_overflowing, fidelity) == [(True, True)] * 4
 
 
 def _resumed(fidelity: str | Codec) -> tuple[bool, bool]:
@@ -164,7 +167,7 @@ def _resumed(fidelity: str | Codec) -> tuple[bool, bool]:
     return go_on() == first, is_same_state
 
 
-@pytest.mark.parametrize("fidelity", ["exact", CODEC])
+@pytest.mark.parametrize("fidelity", ["exact", CODEC, FACTORS])
 def test_a_checkpoint_restores_to_the_same_bytes(world: World, fidelity: str | Codec) -> None:
     assert world.run(_resumed, fidelity) == [(True, True)] * 4
 
@@ -201,20 +204,16 @@ def test_plans_begin_at_the_same_steps_everywhere(world: World) -> None:
     assert len(answers[0][1]) > 1, "the wire turned out faster than the probe had said, and nothing changed"
 
 
-def _vetoing() -> list[dict[int, str]]:
-    """Rank 3 does not have any form that is not in force."""
-    why_not = GradientLink._why_not
-
-    def refusing(link: GradientLink, plan: Any) -> str:
-        return "not with me" if dist.get_rank() == 3 else why_not(link, plan)
-
-    with mock.patch.object(GradientLink, "_why_not", refusing):
+def _without_a_codec_on_rank_3() -> list[tuple[str, ...]]:
+    """Rank 3 has no other form than exact."""
+    forms = [] if dist.get_rank() == 3 else candidates(None)
+    with mock.patch.object(opening, "candidates", return_value=forms):
         _, switches, _, _ = _over_a_slow_wire()
-    return [switch[1] for switch in switches]
+    return [switch[2] for switch in switches]
 
 
-def test_a_rank_that_cannot_follow_vetoes(world: World) -> None:
-    assert world.run(_vetoing) == [[1]] * 4
+def test_what_one_rank_cannot_use_nobody_uses(world: World) -> None:
+    assert world.run(_without_a_codec_on_rank_3) == [[("exact",)]] * 4
 
 
 def _refused() -> list[str]:

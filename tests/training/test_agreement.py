@@ -1,4 +1,4 @@
-"""Plans come into force on all ranks at one step, or on none; and what the autopilot proposes."""
+"""What ranks tell each other, and what the autopilot makes of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.planner.codecs import FORMS
 from tests.planner.test_decision import MBIT
 from thinwire.errors import ProtocolError
 from thinwire.planner.forms import Budget, ladder
-from thinwire.training.agreement import Agreement, Outcome, Plan
+from thinwire.training.agreement import Message, Plan, heard
 from thinwire.training.autopilot import Autopilot, Remembered, joined
 from thinwire.training.meter import Measurement
 
@@ -17,51 +17,25 @@ RUNGS = ladder(FORMS, Budget())
 PLAN = Plan(number=7, forms=("exact", "4 bits"), reason="because")
 
 
-def agreements(*refusals: str) -> list[Agreement]:
-    return [Agreement(lambda plan, why=why: why) for why in refusals]
+def said(number: int, steps_to_next: int = 1) -> bytes:
+    return Message(measured=measured(MBIT), plan=number, steps_to_next=steps_to_next).encode()
 
 
-def round_of(ranks: list[Agreement], proposal: Plan | None = None) -> list[Outcome]:
-    messages = [rank.message(Measurement(), proposal if i == 0 else None, 3) for i, rank in enumerate(ranks)]
-    return [rank.receive(messages) for rank in ranks]
-
-
-def test_all_apply_a_plan_in_the_round_after_its_proposal() -> None:
-    ranks = agreements("", "", "")
-    assert [outcome.applied for outcome in round_of(ranks, PLAN)] == [None] * 3
-    assert [outcome.applied for outcome in round_of(ranks)] == [PLAN] * 3
-    assert [outcome.applied for outcome in round_of(ranks)] == [None] * 3
-
-
-def test_one_veto_is_enough() -> None:
-    ranks = agreements("", "no memory for it", "")
-    round_of(ranks, PLAN)
-    for outcome in round_of(ranks):
-        assert outcome.applied is None
-        assert outcome.vetoes == {1: "no memory for it"}
-        assert outcome.steps_to_next == 3
-
-
-def test_a_plan_may_be_proposed_while_another_is_voted_on() -> None:
-    ranks = agreements("", "")
-    round_of(ranks, PLAN)
-    other = Plan(number=8, forms=("exact",))
-    assert [outcome.applied for outcome in round_of(ranks, other)] == [PLAN, PLAN]
-    assert [outcome.applied for outcome in round_of(ranks)] == [other, other]
+def test_all_hear_the_same_and_rank_0_says_when_to_meet_again() -> None:
+    heard_here = heard([said(7, 3), said(7, 5)])
+    assert heard_here.measured == (measured(MBIT), measured(MBIT))
+    assert heard_here.steps_to_next == 3
 
 
 def test_ranks_that_are_out_of_step_are_found_out() -> None:
-    ranks = agreements("", "")
-    round_of(ranks, PLAN)
-    stray = Agreement(lambda plan: "")
-    with pytest.raises(ProtocolError, match="every rank must take every step"):
-        ranks[0].receive([ranks[0].message(Measurement()), stray.message(Measurement())])
+    with pytest.raises(ProtocolError, match=r"plans \[7, 8\].*every rank must take every step"):
+        heard([said(7), said(8)])
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\xff", b"\x80", msgspec.msgpack.encode({"measured": 3})])
 def test_garbage_is_a_protocol_error(garbage: bytes) -> None:
     with pytest.raises(ProtocolError):
-        Agreement(lambda plan: "").receive([garbage])
+        heard([garbage])
 
 
 def test_buckets_beyond_the_plan_travel_like_the_last() -> None:
@@ -99,28 +73,6 @@ def test_nothing_is_proposed_before_all_have_measured() -> None:
     assert autopilot().consider([measured(MBIT), Measurement()], exact) is None
     other = msgspec.structs.replace(measured(MBIT), sizes=(1, 2))
     assert autopilot().consider([measured(MBIT), other], exact) is None
-
-
-def test_where_cores_are_scarce_and_not_the_wire_nothing_becomes_more_lossy() -> None:
-    exact = Plan(number=0, forms=("exact",))
-    busy = msgspec.structs.replace(measured(500 * MBIT), starved=0.9)
-    idle = msgspec.structs.replace(measured(500 * MBIT), starved=0.1)
-    pilot = autopilot()
-    assert pilot.consider([idle, idle, busy, idle], exact) is None
-    lossy = pilot.consider([idle] * 4, exact)
-    assert lossy is not None
-    fast = msgspec.structs.replace(measured(100_000 * MBIT), starved=0.9)
-    assert [pilot.consider([fast] * 4, lossy) is not None for _ in range(2)] == [False, True]
-
-
-def test_a_vetoed_form_is_not_proposed_again() -> None:
-    pilot = autopilot()
-    first = pilot.consider([measured(100 * MBIT)] * 4, Plan(number=0, forms=("exact",)))
-    assert first is not None
-    pilot.forbid(first.forms)
-    second = pilot.consider([measured(100 * MBIT)] * 4, Plan(number=0, forms=("exact",)))
-    assert second is not None
-    assert not set(second.forms) & (set(first.forms) - {"exact"})
 
 
 def test_what_an_autopilot_remembers_survives_a_checkpoint() -> None:

@@ -25,6 +25,8 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
         timed_bytes, receiving_s: what arrived while frames were coming in, and how long they were.
         delivered_bytes, sending_s: what the peer's kernel has acknowledged, and how long something was waiting to be.
         sent_bytes, retransmitted_bytes: what the kernel has sent, and what of that again.
+        unacknowledged_s: how long something that the kernel had was not yet acknowledged, though the peer did read.
+        pace_bytes_per_s: at which the kernel saw the last bytes delivered, if it had more to send meanwhile; else None.
         rtt_s: the round trip of late; None where nobody knows.
     """
 
@@ -34,6 +36,8 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     sending_s: float = 0.0
     sent_bytes: int = 0
     retransmitted_bytes: int = 0
+    unacknowledged_s: float = 0.0
+    pace_bytes_per_s: float | None = None
     rtt_s: float | None = None
 
 

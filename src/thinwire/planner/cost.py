@@ -13,7 +13,6 @@ Not here: what to do about it (``decision``).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from thinwire.planner.forms import Form
@@ -40,7 +39,7 @@ def exposed_s(workload: Workload, forms: Sequence[Form], wire: Wire) -> float:
         ready_s = bucket.ready_s + stolen_s
         encode_s = form.encode_s_per_value * bucket.num_values * (1 + 1 / num_ranks)
         decode_s = form.decode_s_per_value * bucket.num_values * 2 * (num_ranks - 1) / num_ranks
-        shard_bytes = form.payload_bytes(math.ceil(bucket.num_values / num_ranks))
+        shard_bytes = form.shard_bytes(bucket.num_values, num_ranks, bucket.shapes)
         send_s = wire.transfer_s(2 * shard_bytes)
         encoder_s, first_s = _station(encoder_s, ready_s, ready_s, encode_s)
         wire_s, first_s = _station(wire_s, first_s, encoder_s, send_s)

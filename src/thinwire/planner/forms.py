@@ -6,16 +6,22 @@ is what is still missing of the sum of the last ``FEEDBACK_STEPS`` gradients, if
 dominates), which is the worst case: the residual then settles where r^2 = error^2 (r^2 + g^2) with g the gradient's
 norm (Karimireddy et al., "Error feedback fixes SignSGD", 2019, lemma 3, with equality), and the sum is sqrt(steps) g.
 
+The order of forms is that of their sizes, not of their errors: what a training loses with a form does not follow from
+the error of one encode (``benchmarks/codec_training.py`` measures it; low rank with exact sums loses next to nothing,
+two bits a value lose much). So whoever lists forms lists only such as lose more the smaller they are.
+
 Not here: the codecs, and measuring their speed (``training.calibration``).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 
-from thinwire.codec.base import Codec
+from thinwire.codec.base import Codec, Shape
+from thinwire.codec.low_rank import LowRank
 from thinwire.errors import UsageError
 
 FEEDBACK_STEPS = 32
@@ -57,11 +63,20 @@ class Form:
         """
         return residual_ratio(self.error) / math.sqrt(FEEDBACK_STEPS)
 
-    def payload_bytes(self, num_values: int) -> int:
-        """The most bytes that ``num_values`` take."""
-        if self.codec is None:
-            return FLOAT32_BYTES * num_values
-        return self.codec.payload_bound((num_values,))
+    def shard_bytes(self, num_values: int, num_ranks: int, shapes: Sequence[Shape] = ()) -> int:
+        """The most bytes that one rank's share of so many values takes: of contributions, or of the sum.
+
+        Args:
+            shapes: of the tensors that the values are; without them there is nothing to factor.
+        """
+        if isinstance(self.codec, LowRank):
+            dim = self.codec.low_rank_dim
+            saved = sum(
+                prod(shape) - factor_values(shape, dim) for shape in shapes if is_factored(shape, dim)
+            )
+            return FLOAT32_BYTES * -(-(num_values - saved) // num_ranks)
+        share = -(-num_values // num_ranks)
+        return FLOAT32_BYTES * share if self.codec is None else self.codec.payload_bound((share,))
 
 
 EXACT = Form(name=EXACT_NAME)
@@ -95,20 +110,36 @@ class Budget:
 
 
 def ladder(forms: Iterable[Form], budget: Budget) -> tuple[Form, ...]:
-    """The forms that the budget admits, least lossy first; exact is always the first.
+    """The forms that the budget admits, largest first; exact is always the first.
 
-    A form that is no smaller than a less lossy one is no use, and is left out.
+    A form that is no smaller than one listed before it is no use, and is left out.
 
     >>> [form.name for form in ladder([], Budget())]
     ['exact']
     """
     rungs = [EXACT]
-    for form in sorted(forms, key=lambda form: form.error):
-        if form.is_exact or not budget.admits(form):
-            continue
-        if form.payload_bytes(_TYPICAL_VALUES) < rungs[-1].payload_bytes(_TYPICAL_VALUES):
+    for form in sorted(forms, key=_typical_bytes, reverse=True):
+        if not form.is_exact and budget.admits(form) and _typical_bytes(form) < _typical_bytes(rungs[-1]):
             rungs.append(form)
     return tuple(rungs)
+
+
+def is_factored(shape: Shape, low_rank_dim: int) -> bool:
+    """Whether a tensor of this shape is smaller as two factors of so many columns.
+
+    >>> is_factored((512, 512), 4), is_factored((512,), 4), is_factored((4, 512), 4)
+    (True, False, False)
+    """
+    return len(shape) > 1 and factor_values(shape, low_rank_dim) < prod(shape)
+
+
+def factor_values(shape: Shape, low_rank_dim: int) -> int:
+    """The values of its factors."""
+    return low_rank_dim * (shape[0] + prod(shape[1:]))
+
+
+def _typical_bytes(form: Form) -> int:
+    return form.shard_bytes(prod(_TYPICAL_SHAPE), 1, [_TYPICAL_SHAPE])
 
 
 def residual_ratio(error: float) -> float:
@@ -121,5 +152,5 @@ def residual_ratio(error: float) -> float:
     return lossy / math.sqrt(1 - lossy**2)
 
 
-_TYPICAL_VALUES = 1 << 18
+_TYPICAL_SHAPE = (512, 512)
 _LARGEST_CONTRACTION = 0.999  # an encode that keeps nothing has no residual that settles

@@ -26,9 +26,9 @@ class Pilot:
     """What must be remembered from one observation to the next.
 
     Attributes:
-        number: of the plan in force; each new plan has the next one. 0: none yet.
+        number: of the plan in force; each new plan has the next one.
         step: of the plan in force, on the stair of ``decision``.
-        num_buckets: of the workload that it was made for.
+        num_buckets: of the workload that it was made for; 0: it was made without knowing, and the next takes its place.
         streak: for how many observations in a row a less lossy plan would have done.
     """
 
@@ -70,7 +70,7 @@ def advance(
 
     num_buckets = len(workload.buckets)
     middle = choice(wire)
-    if not pilot.number or num_buckets != pilot.num_buckets:
+    if num_buckets != pilot.num_buckets:
         return Pilot(number=pilot.number + 1, step=middle.chosen.step, num_buckets=num_buckets), middle
     least = choice(wire.scaled(1 + MARGIN)).chosen.step
     most = choice(wire.scaled(1 - MARGIN)).chosen.step

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from thinwire.codec.base import Shape
 from thinwire.errors import UsageError
 
 
@@ -17,10 +18,12 @@ class Bucket:
     Attributes:
         num_values: float32 values in it.
         ready_s: when it is ready to be sent, seconds after the backward pass begins.
+        shapes: of its tensors, as far as they are known: what has none is not factored.
     """
 
     num_values: int
     ready_s: float
+    shapes: tuple[Shape, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from thinwire.codec.base import Codec
 from thinwire.collective.schedule import Buffer, CollectiveKind
 from thinwire.collective.selection import Place
 from thinwire.errors import ThinwireError, UsageError
-from thinwire.forecast import LinkEstimate
+from thinwire.forecast import LinkEstimate, Traffic
 from thinwire.runtime.coding import compile_codec
 from thinwire.runtime.group import Group
 from thinwire.runtime.job import Job
@@ -52,6 +52,10 @@ class Communicator:
         exchanged with is not there; see ``LinkEstimate`` for what may be unknown of the others.
         """
         return self._group.estimates()
+
+    def traffic(self) -> dict[int, Traffic]:
+        """What the links to the other ranks have counted since they were made, by rank; for all groups together."""
+        return self._group.traffic()
 
     def all_reduce(
         self,

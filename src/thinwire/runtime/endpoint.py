@@ -178,6 +178,10 @@ class Endpoint:
         """What traffic has taught of the link to each peer so far: by endpoint id."""
         return self._watch.estimates()
 
+    def traffic(self) -> dict[str, Traffic]:
+        """What each link has counted until now: by endpoint id."""
+        return {peer: link.traffic() for peer, link in list(self._links.items())}
+
     # For groups ------------------------------------------------------------------------------------------
 
     def link(self, contact: Contact) -> Link:

@@ -25,7 +25,7 @@ from thinwire.errors import (
     PeerError,
     ThinwireError,
 )
-from thinwire.forecast import LinkEstimate
+from thinwire.forecast import LinkEstimate, Traffic
 from thinwire.runtime.coding import Coding
 from thinwire.runtime.failure import MISMATCH_GRACE_S, FailReport, Mismatch
 from thinwire.runtime.flight import Flight, Wires
@@ -431,6 +431,11 @@ class Group:
     def estimates(self) -> dict[int, LinkEstimate]:
         """What is known of the links to the other ranks."""
         found = self._endpoint.links()
+        return {rank: found[peer] for peer, rank in self._rank_of.items() if peer in found}
+
+    def traffic(self) -> dict[int, Traffic]:
+        """What the links to the other ranks have counted."""
+        found = self._endpoint.traffic()
         return {rank: found[peer] for peer, rank in self._rank_of.items() if peer in found}
 
     def peers(self) -> Iterable[str]:

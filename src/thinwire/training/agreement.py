@@ -1,19 +1,23 @@
-"""How all ranks come to use one numbered plan at one step: rounds of small messages, proposed by rank 0, vetoed by any.
+"""How all ranks come to use one plan at one step: they tell each other what they measured, and decide alike.
 
-In every round each rank tells all others what it measured and whether it can follow the last proposal; rank 0 adds its
-next proposal and says in how many steps the next round is. A round begins at one step boundary and is taken in at the
-next, on every rank, so all have the same messages at the same step:
+A round begins at one step boundary and is taken in at the next, on every rank, so all have the same messages at the
+same step. The decision is a pure function of them and of what was decided before, in arithmetic that is the same on
+every machine; so each rank makes it for itself, nobody has to be asked, and a plan applies one step after what it rests
+on was measured:
 
-    round r      rank 0 proposes plan 7
-    round r + 1  every rank votes on plan 7; if nobody vetoes, all apply it as soon as they have these messages
+    step k        the network changes, and the step takes longer
+    step k + 1    all ranks send what they measured of step k
+    step k + 2    all ranks have heard it, and use the new plan
 
-Sans-IO: bytes out, bytes in, no clock. Not here: carrying the messages (``attach``), and what to propose
-(``autopilot``).
+Which forms a rank cannot use is known from the start (``opening``). Messages name the plan in force, so ranks that have
+drifted apart find out.
+
+Sans-IO: bytes out, bytes in, no clock. Not here: carrying the messages (``rounds``), and deciding (``autopilot``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -28,7 +32,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         number: plans are counted.
         forms: names, one a bucket; a bucket beyond the last travels like the last.
         reason: one line.
-        exposed_s: what rank 0 predicts to be exposed.
+        exposed_s: what is predicted to be exposed.
     """
 
     number: int
@@ -46,91 +50,50 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         measured: what it saw.
-        voted: number of the plan that it votes on; 0: none.
-        veto: why it cannot follow that plan; empty if it can.
-        proposal: rank 0's next plan.
+        plan: number of the plan that is in force.
         steps_to_next: rank 0's word on when the next round begins.
     """
 
     measured: Measurement
-    voted: int = 0
-    veto: str = ""
-    proposal: Plan | None = None
+    plan: int
     steps_to_next: int = 1
 
+    def encode(self) -> bytes:
+        """For the wire."""
+        return msgspec.msgpack.encode(self)
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a round led to, the same on every rank.
+
+class Round(msgspec.Struct, frozen=True, kw_only=True):
+    """What all ranks said, the same on every rank.
 
     Attributes:
-        applied: the plan to use from now on, if there is a new one.
-        vetoes: why it is not applied, by rank.
         measured: by rank.
         steps_to_next: when the next round begins.
     """
 
-    applied: Plan | None
-    vetoes: dict[int, str]
     measured: tuple[Measurement, ...]
     steps_to_next: int
 
 
-class Agreement:
-    """One rank's side of the rounds.
+def heard(messages: Sequence[bytes]) -> Round:
+    """Take in what all ranks said, in rank order.
 
-    Args:
-        why_not: why this rank cannot do what a plan asks for; empty if it can.
-        pending: the plan that is being voted on, if this goes on from a saved state.
+    Raises:
+        ProtocolError: a message cannot be read, or the ranks use different plans: their steps are out of order.
 
-    >>> ranks = [Agreement(lambda plan: "") for _ in range(2)]
-    >>> proposal = Plan(number=1, forms=("exact",))
-    >>> def round_of(proposal):
-    ...     messages = [ranks[0].message(Measurement(), proposal), ranks[1].message(Measurement())]
-    ...     return [rank.receive(messages) for rank in ranks]
-    >>> [outcome.applied for outcome in round_of(proposal)]
-    [None, None]
-    >>> [outcome.applied.number for outcome in round_of(None)]
-    [1, 1]
+    >>> heard([Message(measured=Measurement(), plan=1, steps_to_next=3).encode()] * 2).steps_to_next
+    3
     """
-
-    def __init__(self, why_not: Callable[[Plan], str], pending: Plan | None = None) -> None:
-        self._why_not = why_not
-        self._pending = pending
-
-    @property
-    def pending(self) -> Plan | None:
-        """The plan that is being voted on."""
-        return self._pending
-
-    def message(self, measured: Measurement, proposal: Plan | None = None, steps_to_next: int = 1) -> bytes:
-        """What to say in the next round. ``proposal`` and ``steps_to_next`` are rank 0's."""
-        voted, veto = 0, ""
-        if self._pending is not None:
-            voted, veto = self._pending.number, self._why_not(self._pending)
-        return msgspec.msgpack.encode(
-            Message(measured=measured, voted=voted, veto=veto, proposal=proposal, steps_to_next=steps_to_next)
+    try:
+        said = [msgspec.msgpack.decode(message, type=Message) for message in messages]
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"a message about plans cannot be read: {error}") from None
+    if len({message.plan for message in said}) != 1:
+        raise ProtocolError(
+            f"the ranks use plans {[message.plan for message in said]}, by rank, and should use one: "
+            "every rank must take every step"
         )
-
-    def receive(self, messages: Sequence[bytes]) -> Outcome:
-        """Take in what all ranks said, in rank order.
-
-        Raises:
-            ProtocolError: a message cannot be read, or the ranks vote on different plans: their steps are out of order.
-        """
-        try:
-            said = [msgspec.msgpack.decode(message, type=Message) for message in messages]
-        except msgspec.DecodeError as error:
-            raise ProtocolError(f"a message about plans cannot be read: {error}") from None
-        voted = {message.voted for message in said}
-        if voted != {self._pending.number if self._pending else 0}:
-            raise ProtocolError(
-                f"the ranks vote on plans {sorted(voted)}, here it is {self._pending}: every rank must take every step"
-            )
-        vetoes = {rank: message.veto for rank, message in enumerate(said) if message.veto}
-        applied, self._pending = None if vetoes else self._pending, said[0].proposal
-        return Outcome(
-            applied=applied,
-            vetoes=vetoes,
-            measured=tuple(message.measured for message in said),
-            steps_to_next=max(1, said[0].steps_to_next),
-        )
+    return Round(
+        measured=tuple(message.measured for message in said),
+        steps_to_next=max(1, said[0].steps_to_next),
+    )

@@ -1,21 +1,19 @@
-"""Rank 0's side of the autopilot: from what all ranks measured to the next plan. Pure but for what it remembers.
+"""From what all ranks measured to the next plan. Pure but for what it remembers, and the same on every rank.
 
 Joins the ranks' measurements into one workload (every bucket is as late as on the latest rank) and one wire, asks
-the guard, the trial and the pilot, and wraps a new decision as a numbered plan. Where threads wait
-for cores while communication is exposed, it is not the wire that training waits for, and codecs would only take more
-of what is scarce: no plan becomes more lossy then. A plan that was vetoed is not proposed again: the forms that a rank
-cannot use are left out from then on.
+the guard, the trial and the pilot, and wraps a new decision as a numbered plan.
 
 Not here: messages (``agreement``), and the threads and clocks around it (``link``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
 
+from thinwire.codec.base import Shape
 from thinwire.planner.decision import Decision
 from thinwire.planner.forms import Form
 from thinwire.planner.guard import Evidence, Guard, watch
@@ -25,8 +23,8 @@ from thinwire.planner.workload import Bucket, Wire, Workload
 from thinwire.training.agreement import Plan
 from thinwire.training.meter import Measurement
 
-# Threads that wait for cores for more of the exposed time than this wait for cores, not for the wire.
-STARVED = 0.5
+Layouts = Mapping[tuple[int, ...], tuple[tuple[Shape, ...], ...]]
+NO_LAYOUTS: Layouts = {}
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +33,6 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     pilot: Pilot
     guard: Guard
     trial: Trial
-    forbidden: tuple[str, ...]
 
 
 class Autopilot:
@@ -58,28 +55,29 @@ class Autopilot:
         self._target = target
         self._latency_s = latency_s
         self._codec_contention = codec_contention
-        self._pilot = Pilot()
+        self._pilot = Pilot(number=1)  # the plan of the first steps, which was made without it
         self._guard = Guard()
         self._trial = Trial()
-        self._forbidden: tuple[str, ...] = ()
         self.last: Decision | None = None
-
-    @property
-    def rungs(self) -> tuple[Form, ...]:
-        """What may be used, without what a rank has vetoed."""
-        return tuple(rung for rung in self._rungs if rung.name not in self._forbidden)
 
     @property
     def complaint(self) -> str:
         """Why bits were taken back; empty if they were not."""
         return "; ".join(filter(None, (self._guard.complaint, self._trial.complaint)))
 
-    def consider(self, measured: Sequence[Measurement], in_force: Plan) -> Plan | None:
-        """The next plan, if there is reason for one. ``measured`` by rank."""
-        workload = joined(measured, self._codec_contention)
+    def consider(
+        self, measured: Sequence[Measurement], in_force: Plan, layouts: Layouts = NO_LAYOUTS
+    ) -> Plan | None:
+        """The next plan, if there is reason for one.
+
+        Args:
+            measured: by rank.
+            layouts: what tensors the buckets hold, by the buckets' sizes.
+        """
+        workload = joined(measured, self._codec_contention, layouts)
         if workload is None:
             return None
-        rungs = self.rungs
+        rungs = self._rungs
         lossiest = max((i for i, rung in enumerate(rungs) if rung.name in in_force.forms), default=0)
         self._guard = watch(self._guard, evidence_of(measured), rungs[lossiest], lossiest, len(measured))
         wire = Wire(
@@ -91,13 +89,10 @@ class Autopilot:
         floor, pilot = min(floors, default=None), self._pilot
         if floor is not None and lossiest > floor:
             pilot = replace(pilot, num_buckets=-1)  # whatever the pilot holds, it holds no longer
-        before = self._pilot
         self._pilot, decision = advance(pilot, workload, rungs, wire, target=self._target, floor=floor)
-        if decision is None or decision.chosen.names == in_force.forms:
+        if decision is None:
             return None
-        is_lossier = decision.chosen.error_corrected > rungs[lossiest].error_corrected
-        if is_lossier and any((each.starved or 0.0) > STARVED for each in measured):
-            self._pilot = before
+        if decision.chosen.names == tuple(map(in_force.form_of, range(len(workload.buckets)))):
             return None
         self.last = decision
         reason = decision.reason if floor is None else f"{decision.reason}; {self.complaint}"
@@ -108,22 +103,18 @@ class Autopilot:
             exposed_s=decision.chosen.exposed_s,
         )
 
-    def forbid(self, names: Sequence[str]) -> None:
-        """A rank cannot use these forms."""
-        self._forbidden = (*self._forbidden, *(name for name in names if name not in self._forbidden))
-        self._pilot = replace(self._pilot, num_buckets=-1)
-
     def remember(self) -> Remembered:
         """What ``recall`` needs to go on as if nothing had happened."""
-        return Remembered(pilot=self._pilot, guard=self._guard, trial=self._trial, forbidden=self._forbidden)
+        return Remembered(pilot=self._pilot, guard=self._guard, trial=self._trial)
 
     def recall(self, remembered: Remembered) -> None:
         """Go on from there."""
         self._pilot, self._guard, self._trial = remembered.pilot, remembered.guard, remembered.trial
-        self._forbidden = remembered.forbidden
 
 
-def joined(measured: Sequence[Measurement], codec_contention: float = 1.0) -> Workload | None:
+def joined(
+    measured: Sequence[Measurement], codec_contention: float = 1.0, layouts: Layouts = NO_LAYOUTS
+) -> Workload | None:
     """One workload from what all ranks measured; None while a rank has not seen two whole steps of one layout.
 
     >>> fast, slow = (Measurement(sizes=(8,), ready_s=(t,), step_s=1.0, bandwidth_bytes_per_s=1.0) for t in (0.1, 0.2))
@@ -134,10 +125,12 @@ def joined(measured: Sequence[Measurement], codec_contention: float = 1.0) -> Wo
         return None
     if not all(each.step_s and each.bandwidth_bytes_per_s for each in measured):
         return None
+    shapes = layouts.get(measured[0].sizes) or ((),) * len(measured[0].sizes)
     ready = [max(times) for times in zip(*(each.ready_s for each in measured), strict=True)]
     return Workload(
         buckets=tuple(
-            Bucket(num_values=size, ready_s=at_s) for size, at_s in zip(measured[0].sizes, ready, strict=True)
+            Bucket(num_values=size, ready_s=at_s, shapes=of_bucket)
+            for size, at_s, of_bucket in zip(measured[0].sizes, ready, shapes, strict=True)
         ),
         backward_s=ready[-1],
         step_s=max(each.step_s for each in measured),

@@ -24,10 +24,13 @@ import numpy as np
 
 from thinwire.clock import Clock
 from thinwire.codec.base import Codec, Floats
+from thinwire.codec.low_rank import LowRank
 from thinwire.planner.forms import Form
 
 NUM_VALUES = 1 << 19
 WHOLE_S = 1.0  # for all codecs together
+MATRIX = (1024, 512)
+_NUM_DIRECTIONS = 64  # of a matrix: a gradient has no more than its batch has examples
 _RUNS_LEAST = 2
 
 
@@ -49,9 +52,12 @@ def calibrated(codecs: Sequence[Codec], clock: Clock, cache: Path | None = None)
     known = _load(path)
     missing = [codec for codec in codecs if _key(codec) not in known]
     if missing:
-        sample = gradient_like(NUM_VALUES)
+        sample, matrix = gradient_like(NUM_VALUES), matrix_like(MATRIX)
         limit_s = WHOLE_S / len(missing)
-        known |= {_key(codec): measure(codec, sample, clock, limit_s) for codec in missing}
+        known |= {
+            _key(codec): measure(codec, matrix if isinstance(codec, LowRank) else sample, clock, limit_s)
+            for codec in missing
+        }
         _save(path, known)
     return [
         Form(
@@ -100,6 +106,17 @@ def gradient_like(num_values: int) -> Floats:
     scales = np.repeat(np.exp(generator.normal(0, 1, -(-num_values // 1024))), 1024)[:num_values]
     sample: Floats = (generator.standard_normal(num_values) * scales).astype(np.float32)
     return sample
+
+
+def matrix_like(shape: tuple[int, int]) -> Floats:
+    """A matrix whose n-th singular value is about the n-th part of the first: few directions have most of it."""
+    generator = np.random.default_rng(0)
+    left, right = (
+        generator.standard_normal((shape[0], _NUM_DIRECTIONS)),
+        generator.standard_normal((_NUM_DIRECTIONS, shape[1])),
+    )
+    matrix: Floats = ((left / np.arange(1, _NUM_DIRECTIONS + 1)) @ right).astype(np.float32)
+    return matrix
 
 
 def cache_folder() -> Path:

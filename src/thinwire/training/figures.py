@@ -64,11 +64,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         sent: name of a form -> (values, bytes) sent in it by this rank.
         exposed_s: communication that no compute hid, of all steps together.
         switches: every plan and when it began.
-        runners_up: what else was considered for the last plan, in words; on rank 0.
+        runners_up: what else was considered for the last plan, in words.
         error_corrected: of the lossiest form in force; see ``planner.forms``.
         residual_ratio, cosine: as last measured; see ``planner.guard.Evidence``.
         complaint: why bits were taken back; empty if they were not.
-        vetoes: why a plan was not applied, by rank.
     """
 
     fidelity: str
@@ -81,7 +80,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     residual_ratio: float | None = None
     cosine: float | None = None
     complaint: str = ""
-    vetoes: Mapping[int, str] = {}
 
     def __str__(self) -> str:
         lines = [f"fidelity {self.fidelity}"]
@@ -105,5 +103,4 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         lines += [f"  also considered: {option}" for option in self.runners_up]
         if self.complaint:
             lines.append(f"  bits taken back: {self.complaint}")
-        lines += [f"  rank {rank} vetoed a plan: {why}" for rank, why in self.vetoes.items()]
         return "\n".join(lines)

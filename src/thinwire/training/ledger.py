@@ -5,6 +5,9 @@ Bytes are those that codecs announce, without the headers of frames. Not here: t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from thinwire.codec.base import Shape
 from thinwire.planner.forms import EXACT, Form
 from thinwire.training.agreement import Plan
 from thinwire.training.figures import Figures
@@ -34,9 +37,9 @@ class Ledger:
         """What is counted from now on belongs to another step."""
         self._in_step = {}
 
-    def count(self, form: Form, num_values: int) -> int:
+    def count(self, form: Form, num_values: int, shapes: Sequence[Shape] = ()) -> int:
         """A bucket travels; returns the bytes that this rank sends of it, to all others together."""
-        num_bytes = self._num_bytes(form, num_values)
+        num_bytes = self._num_bytes(form, num_values, shapes)
         values_before, bytes_before = self.sent.get(form.name, (0, 0))
         self.sent[form.name] = values_before + num_values, bytes_before + num_bytes
         self._in_step[form.name] = self._in_step.get(form.name, 0) + num_bytes
@@ -59,6 +62,6 @@ class Ledger:
             bandwidth_bytes_per_s=measured.bandwidth_bytes_per_s,
         )
 
-    def _num_bytes(self, form: Form, num_values: int) -> int:
+    def _num_bytes(self, form: Form, num_values: int, shapes: Sequence[Shape] = ()) -> int:
         """A shard to each other rank, and the sum of the own shard to each."""
-        return 2 * (self._num_ranks - 1) * form.payload_bytes(-(-num_values // self._num_ranks))
+        return 2 * (self._num_ranks - 1) * form.shard_bytes(num_values, self._num_ranks, shapes)

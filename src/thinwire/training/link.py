@@ -1,9 +1,9 @@
 """How one model's gradients travel: the hook, the plan in force, and the rounds in which ranks agree on the next.
 
-The hook sends each bucket in the form that the plan gives it, and tells the meter. At step boundaries, which are the
-first bucket of each backward pass, ranks exchange what they measured (``agreement``), rank 0 asks the autopilot, and a
-new plan begins on all ranks at once. Everything works on gradients alone: accumulation (``no_sync``), clipping, unused
-parameters and rebuilt buckets need nothing of the training script.
+The hook sends each bucket in the form that the plan gives it, and tells the meters. At step boundaries, which are the
+first bucket of each backward pass, ranks exchange what they measured (``agreement``), each asks its autopilot, which
+says the same everywhere, and a new plan begins on all ranks at once. Everything works on gradients alone: accumulation
+(``no_sync``), clipping, unused parameters and rebuilt buckets need nothing of the training script.
 
 A gradient that is not finite is sent beside the coded one, as a flag: every rank then gets NaN in that bucket, so that
 GradScaler skips the step everywhere, and no residual keeps it.
@@ -14,7 +14,8 @@ Not here: the decision (``planner``), and what is found out before the first ste
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import msgspec
@@ -25,28 +26,30 @@ from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
 from thinwire.clock import Clock
-from thinwire.codec.base import Codec, Floats
+from thinwire.codec.base import Codec, Floats, Shape
+from thinwire.codec.low_rank import LowRank
 from thinwire.collective.selection import Place
 from thinwire.errors import UsageError
 from thinwire.planner.forms import EXACT, EXACT_NAME, Budget, Form
 from thinwire.planner.guard import Evidence
 from thinwire.runtime.operation import CallOptions
 from thinwire.runtime.process_group import ThinwireProcessGroup
-from thinwire.training.agreement import Agreement, Plan
+from thinwire.training.agreement import Message, Plan, heard
 from thinwire.training.autopilot import Autopilot, Remembered
 from thinwire.training.calibration import calibrated
-from thinwire.training.cores import waited_for_cores_s
 from thinwire.training.fidelity import AUTO, codec_of
 from thinwire.training.figures import Figures, Report, Switch
 from thinwire.training.ledger import Ledger
 from thinwire.training.live import Display
+from thinwire.training.low_rank_sum import LowRankSum, Piece, pieces_of
 from thinwire.training.meter import Measurement, Meter
-from thinwire.training.opening import contention, open_auto
-from thinwire.training.residuals import Layout, Residuals
+from thinwire.training.opening import open_auto
+from thinwire.training.residuals import Residuals
 from thinwire.training.rounds import Rounds
 from thinwire.training.sample import Sample
+from thinwire.training.wire_meter import WireMeter
 
-ROUND_S = 0.4  # between two rounds of agreement; a plan takes two rounds to come into force
+ROUND_S = 0.4  # between two rounds of agreement
 FIGURES_S = 0.25
 
 OnFigures = Callable[[Figures], None]
@@ -74,17 +77,17 @@ class GradientLink:
         self._group = group
         self._control = group.communicator("autopilot")
         self._rounds = Rounds(self._control)
-        self._everyone: tuple[Measurement, ...] | None = None
         self._clock = clock
         self._on_figures = on_figures
         self._names = {id(each): name for name, each in model.module.named_parameters()}
-        self._message_bytes = 4096 + 32 * len(self._names)
+        self._message_bytes = 1024 + 16 * len(self._names)
         self._rank, self._num_ranks = group.rank(), group.size()
-        self._agreement = Agreement(self._why_not)
         self._residuals = Residuals()
+        self._low_rank_sum = LowRankSum(group)
         self._autopilot: Autopilot | None = None
         self._forms: dict[str, Form] = {EXACT_NAME: EXACT}
-        self._meter, self.plan = Meter(0.0), Plan(number=1, forms=(EXACT_NAME,), reason="as asked for")
+        self._meter, self._wire_meter = Meter(0.0), WireMeter(0.0)
+        self.plan = Plan(number=1, forms=(EXACT_NAME,), reason="as asked for")
         if fidelity == AUTO:
             self._open_auto(model, target, budget)
         elif codec := codec_of(fidelity):
@@ -94,13 +97,13 @@ class GradientLink:
         self._display = Display(is_shown=self._rank == 0 and not quiet)
         self._step = 0
         self._round_step, self._next_round_step = 0, 2
-        self._sampled_bucket, self._is_sampled_step = -1, False
-        self._starved: float | None = None
+        self._sampled_bucket = -1
+        self._buckets: list[tuple[Shape, ...]] = []  # of this step: what tensors they hold
+        self._layouts: dict[tuple[int, ...], tuple[tuple[Shape, ...], ...]] = {}  # by the buckets' sizes
         self._loss: float | None = None
         self._evidence = Evidence()
         self._ledger = Ledger(self._num_ranks)
         self._switches: list[Switch] = []
-        self._vetoes: dict[int, str] = {}
         self._figures: Figures | None = None
         self._figures_due_s = clock.now_s() + FIGURES_S
         self._switch_to(self.plan, from_step=1)
@@ -124,7 +127,6 @@ class GradientLink:
             residual_ratio=self._evidence.residual_ratio,
             cosine=self._evidence.cosine,
             complaint=self._autopilot.complaint if self._autopilot else "",
-            vetoes=dict(self._vetoes),
         )
 
     def observe_loss(self, loss: float) -> None:
@@ -139,14 +141,13 @@ class GradientLink:
         """
         self._finish_round(from_step=self._step + 1)
         remembered = self._autopilot.remember() if self._autopilot else None
-        pending = self._agreement.pending
         return {
             "fidelity": self._fidelity,
             "plan": msgspec.json.encode(self.plan).decode(),
-            "pending": msgspec.json.encode(pending).decode() if pending else "",
             "autopilot": msgspec.json.encode(remembered).decode() if remembered else "",
             "steps_to_round": self._next_round_step - self._step,
             "residuals": self._residuals.state_dict(),
+            "bases": self._low_rank_sum.state_dict(),
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -164,12 +165,11 @@ class GradientLink:
             plan = msgspec.json.decode(state_dict["plan"], type=Plan)
             if self._autopilot is not None:
                 self._autopilot.recall(msgspec.json.decode(state_dict["autopilot"], type=Remembered))
-            pending = state_dict["pending"] and msgspec.json.decode(state_dict["pending"], type=Plan)
             self._next_round_step = self._step + int(state_dict["steps_to_round"])
             self._residuals.load_state_dict(state_dict["residuals"])
+            self._low_rank_sum.load_state_dict(state_dict["bases"])
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"this is not the state of a link: {type(error).__name__}: {error}") from None
-        self._agreement = Agreement(self._why_not, pending or None)
         self._switch_to(plan, from_step=self._step + 1)
 
     def close(self) -> None:
@@ -180,12 +180,12 @@ class GradientLink:
         if self._num_ranks == 1 or self._control.place is not Place.NETWORK:
             self.plan = msgspec.structs.replace(self.plan, reason="all ranks are on one host: exact")
             return
-        num_values = sum(each.numel() for each in model.parameters() if each.requires_grad)
-        rungs, speed, self.plan = open_auto(self._control, num_values, budget, self._clock)
+        shapes = [tuple(each.shape) for each in model.parameters() if each.requires_grad]
+        rungs, speed, self.plan, codec_contention = open_auto(self._control, shapes, budget, self._clock)
         self._forms |= {rung.name: rung for rung in rungs}
-        self._meter = Meter(*speed)
+        self._meter, self._wire_meter = Meter(speed.latency_s), WireMeter(speed.latency_s)
         self._autopilot = Autopilot(
-            rungs, target=target, latency_s=speed.latency_s, codec_contention=contention()
+            rungs, target=target, latency_s=speed.latency_s, codec_contention=codec_contention
         )
 
     # A step ---------------------------------------------------------------------------------------------------
@@ -197,41 +197,57 @@ class GradientLink:
             self._begin_step(now_s)
         form = self._forms[self.plan.form_of(bucket.index())]
         values = bucket.buffer()
-        layout = [(self._names[id(each)], each.numel()) for each in bucket.parameters()]
-        num_values = values.numel()
-        num_bytes = self._ledger.count(form, num_values)
-        codec_s = num_values * (form.encode_s_per_value + 2 * form.decode_s_per_value)
-        transfer = self._meter.begin_transfer(num_values, now_s, num_bytes, codec_s)
+        pieces = pieces_of([(self._names[id(each)], tuple(each.shape)) for each in bucket.parameters()])
+        shapes = tuple(piece.shape for piece in pieces)
+        self._buckets.append(shapes)
+        num_bytes = self._ledger.count(form, values.numel(), shapes)
+        transfer = self._meter.begin_transfer(values.numel(), now_s, num_bytes)
+        is_sampled = bucket.index() == self._sampled_bucket
         if form.codec is None:
-            future = self._send_exact(values, layout)
+            future = self._send_exact(values, pieces)
+        elif isinstance(form.codec, LowRank):
+            future = self._send_factored(values, pieces, form.codec, is_sampled=is_sampled)
         else:
-            future = self._send_coded(
-                values, layout, form.codec, is_sampled=bucket.index() == self._sampled_bucket
-            )
-
-        waited_s = waited_for_cores_s() if self._is_sampled_step and bucket.is_last() else None
+            future = self._send_coded(values, pieces, form.codec, is_sampled=is_sampled)
 
         def arrived(done: Future[Any]) -> Tensor:
             self._meter.end_transfer(transfer, self._clock.now_s())
-            if waited_s is not None:
-                waited = (waited_for_cores_s() or 0.0) - waited_s
-                self._starved = min(1.0, max(0.0, waited) / max(1e-6, transfer.end_s - transfer.start_s))
             value: list[Tensor] = done.value()
             return value[0]
 
         return future.then(arrived)
 
-    def _send_exact(self, values: Tensor, layout: Layout) -> Future[Any]:
+    def _send_exact(self, values: Tensor, pieces: Sequence[Piece]) -> Future[Any]:
         """As DistributedDataParallel does without a hook, bit for bit; and what was still owed is paid."""
-        owed = self._residuals.take(layout)
+        owed = self._residuals.take(layout_of(pieces))
         if owed is not None:
             values.add_(torch.from_numpy(owed).to(values))
         values.mul_(1.0 / self._num_ranks)
         future: Future[Any] = self._group.allreduce([values]).get_future()
         return future
 
-    def _send_coded(self, values: Tensor, layout: Layout, codec: Codec, *, is_sampled: bool) -> Future[Any]:
-        memory = self._residuals.of_bucket(layout)
+    def _send_factored(
+        self, values: Tensor, pieces: Sequence[Piece], codec: LowRank, *, is_sampled: bool
+    ) -> Future[Any]:
+        memory = self._residuals.of_bucket(layout_of(pieces))
+        on_host = torch.from_numpy(_on_host(values))
+        sample = Sample(on_host.numpy(), memory.residual) if is_sampled else None
+        average = self._low_rank_sum.average(on_host, pieces, codec.low_rank_dim, memory.residual)
+
+        def arrived(done: Future[Any]) -> list[Tensor]:
+            result: list[Tensor] = done.value()
+            if sample is not None:
+                self._evidence = sample.evidence(memory.residual)
+            if result[0].data_ptr() != values.data_ptr():
+                values.copy_(result[0])
+            return [values]
+
+        return average.then(arrived)
+
+    def _send_coded(
+        self, values: Tensor, pieces: Sequence[Piece], codec: Codec, *, is_sampled: bool
+    ) -> Future[Any]:
+        memory = self._residuals.of_bucket(layout_of(pieces))
         flag = torch.zeros(1, dtype=torch.float32)
         if not bool(torch.isfinite(values.sum(dtype=torch.float32))):
             flag.fill_(torch.nan)
@@ -256,8 +272,11 @@ class GradientLink:
     def _begin_step(self, now_s: float) -> None:
         self._meter.begin_step(now_s)
         self._step += 1
-        self._sampled_bucket, self._is_sampled_step = -1, False
+        self._layouts[tuple(sum(map(prod, each)) for each in self._buckets)] = tuple(self._buckets)
+        self._buckets = []
+        self._sampled_bucket = -1
         if self._autopilot is not None:
+            self._wire_meter.look(now_s, self._control.traffic())
             self._finish_round(from_step=self._step)
             if self._step >= self._next_round_step:
                 self._begin_round()
@@ -269,34 +288,23 @@ class GradientLink:
 
     def _begin_round(self) -> None:
         measured = self._measurement()
-        proposal, steps_to_next = None, 1
-        if self._rank == 0 and self._everyone is not None and self._agreement.pending is None:
-            assert self._autopilot is not None
-            proposal = self._autopilot.consider(self._everyone, self.plan)
-        if proposal is None and self._agreement.pending is None and measured.step_s:
+        steps_to_next = 1
+        if measured.step_s:
             steps_to_next = max(1, round(ROUND_S / (measured.step_s + measured.exposed_s)))
-        message = self._agreement.message(measured, proposal, steps_to_next)
-        self._rounds.begin(message, self._message_bytes)
-        self._round_step, self._is_sampled_step = self._step, True
+        message = Message(measured=measured, plan=self.plan.number, steps_to_next=steps_to_next)
+        self._rounds.begin(message.encode(), self._message_bytes)
+        self._round_step = self._step
         self._sampled_bucket = self._step % max(1, len(measured.sizes))
 
     def _finish_round(self, from_step: int) -> None:
         if not self._rounds.is_under_way:
             return
-        proposed = self._agreement.pending
-        outcome = self._agreement.receive(self._rounds.finish())
-        self._everyone = outcome.measured
-        self._next_round_step = self._round_step + outcome.steps_to_next
-        if outcome.vetoes and proposed is not None and self._autopilot is not None:
-            self._vetoes |= outcome.vetoes
-            self._autopilot.forbid([name for name in proposed.forms if name not in self.plan.forms])
-        if outcome.applied is not None:
-            self._switch_to(outcome.applied, from_step)
-
-    def _why_not(self, plan: Plan) -> str:
-        """Why this rank cannot follow a plan; empty if it can."""
-        unknown = sorted({name for name in plan.forms if name not in self._forms})
-        return f"no such form here: {', '.join(unknown)}" if unknown else ""
+        assert self._autopilot is not None
+        said = heard(self._rounds.finish())
+        self._next_round_step = self._round_step + said.steps_to_next
+        plan = self._autopilot.consider(said.measured, self.plan, self._layouts)
+        if plan is not None:
+            self._switch_to(plan, from_step)
 
     def _switch_to(self, plan: Plan, from_step: int) -> None:
         self.plan = plan
@@ -308,9 +316,10 @@ class GradientLink:
 
     def _measurement(self) -> Measurement:
         loss, self._loss = self._loss, None
+        measured = self._meter.measurement()
         return msgspec.structs.replace(
-            self._meter.measurement(),
-            starved=self._starved,
+            measured,
+            bandwidth_bytes_per_s=self._wire_meter.bytes_per_s or measured.bandwidth_bytes_per_s,
             residual_ratio=self._evidence.residual_ratio,
             cosine=self._evidence.cosine,
             loss=loss,
@@ -336,6 +345,11 @@ class GradientLink:
             self._display.show(self._figures)
         if self._on_figures is not None:
             self._on_figures(self._figures)
+
+
+def layout_of(pieces: Sequence[Piece]) -> list[tuple[str, int]]:
+    """What the residuals know a bucket by."""
+    return [(piece.name, piece.part.stop - piece.part.start) for piece in pieces]
 
 
 def _on_host(values: Tensor) -> Floats:

@@ -1,9 +1,8 @@
-"""What a job tells about itself while it runs: when its buckets are ready, how fast they travel, how much shows.
+"""What a job tells about itself while it runs: when its buckets are ready, how long they travel, how much of it shows.
 
-Told the times of events, a few a step; asked for a ``Measurement`` now and then. The bandwidth is what bytes announced
-by the codec took from the start of a bucket's transfer to its end, in the stretches in which any bucket was on its way;
-waiting for a rank that is late makes it too small, so the best of the last second counts. Where the codec's own time is
-a tenth of that or more, the wire may be faster than it looks: such a transfer can raise the estimate, not lower it.
+Told the times of events, a few a step; asked for a ``Measurement`` now and then. How fast the wire is, the kernel knows
+better (``wire_meter``). Where nobody does, it is taken for what the bytes of a step took in the stretches in which any
+bucket was on its way; a rank or a codec that is late makes that too small, so the best of the last second counts.
 
 Not here: reading the clock (whoever tells the times), and anything a decision needs of other ranks (``agreement``).
 """
@@ -21,8 +20,7 @@ import msgspec
 MEMORY_S = 1.0
 _STEPS_LEAST = 2
 _STEPS_MOST = 32
-_CODEC_SHARE = 0.1  # of a transfer's time, from which on it says little about the wire
-_LEAST_OF_DURATION = 0.25  # of a transfer that is the wire's, however slow the codec is said to be
+_LEAST_OF_DURATION = 0.25  # of a transfer that is the wire's, however long the latency
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +32,6 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         step_s: from step to step, less what was exposed; 0: no whole step seen yet.
         exposed_s: between the last bucket being ready and all having travelled.
         bandwidth_bytes_per_s: that this rank sent with, to all others together; 0: nothing seen yet.
-        starved: for how much of the exposed time this process's threads waited for a core; None: not known.
         residual_ratio, cosine, loss: see ``planner.guard.Evidence``.
     """
 
@@ -43,7 +40,6 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     step_s: float = 0.0
     exposed_s: float = 0.0
     bandwidth_bytes_per_s: float = 0.0
-    starved: float | None = None
     residual_ratio: float | None = None
     cosine: float | None = None
     loss: float | None = None
@@ -51,12 +47,11 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class Transfer:
-    """One bucket on its way. ``codec_s`` is what its codec is known to take; ``end_s`` is set when it has arrived."""
+    """One bucket on its way. ``end_s`` is set when it has arrived."""
 
     num_values: int
     start_s: float
     num_bytes: int
-    codec_s: float
     end_s: float = 0.0
 
 
@@ -85,7 +80,6 @@ class Meter:
 
     Args:
         latency_s: of a collective of no size, which is not the bandwidth's fault.
-        bandwidth_bytes_per_s: the estimate to begin with; 0: none.
 
     >>> meter = Meter(latency_s=0.0)
     >>> for start_s in (0.0, 1.0, 2.0):
@@ -97,12 +91,11 @@ class Meter:
     (8000, 0.5, 0.5)
     """
 
-    def __init__(self, latency_s: float, bandwidth_bytes_per_s: float = 0.0) -> None:
+    def __init__(self, latency_s: float) -> None:
         self._latency_s = latency_s
         self._lock = threading.Lock()
         self._steps: deque[Step] = deque(maxlen=_STEPS_MOST)
         self._current: Step | None = None
-        self._wire_bytes_per_s = bandwidth_bytes_per_s
         self.num_steps = 0
         self.total_exposed_s = 0.0
 
@@ -116,9 +109,9 @@ class Meter:
             self.num_steps += 1
             self._current = Step(now_s)
 
-    def begin_transfer(self, num_values: int, now_s: float, num_bytes: int, codec_s: float = 0.0) -> Transfer:
+    def begin_transfer(self, num_values: int, now_s: float, num_bytes: int) -> Transfer:
         """A bucket is ready and goes: ``num_bytes`` from this rank to all others together."""
-        transfer = Transfer(num_values, now_s, num_bytes, codec_s)
+        transfer = Transfer(num_values, now_s, num_bytes)
         with self._lock:
             assert self._current is not None, "a step begins before its transfers"
             self._current.transfers.append(transfer)
@@ -149,27 +142,18 @@ class Meter:
             ready_s=_medians([[each.start_s - step.start_s for each in step.transfers] for step in recent]),
             step_s=max(0.0, statistics.median(lengths[-len(recent) :])) if lengths else 0.0,
             exposed_s=statistics.median(step.exposed_s for step in recent),
-            bandwidth_bytes_per_s=self._estimate(recent),
+            bandwidth_bytes_per_s=max(map(self._bandwidth, recent)),
         )
 
-    def _estimate(self, recent: Sequence[Step]) -> float:
-        found = [self._bandwidth(step) for step in recent]
-        best, is_of_the_wire = max(rate for rate, _ in found), any(is_certain for _, is_certain in found)
-        if is_of_the_wire or best > self._wire_bytes_per_s:
-            self._wire_bytes_per_s = best
-        return self._wire_bytes_per_s
-
-    def _bandwidth(self, step: Step) -> tuple[float, bool]:
-        """Bytes over the time in which any bucket was on its way; and whether the wire took nearly all of that."""
+    def _bandwidth(self, step: Step) -> float:
+        """Bytes over the time in which any bucket was on its way."""
         busy_s, until_s, num_stretches = 0.0, step.start_s, 0
         for transfer in step.transfers:
             num_stretches += transfer.start_s >= until_s
             busy_s += max(0.0, transfer.end_s - max(until_s, transfer.start_s))
             until_s = max(until_s, transfer.end_s)
-        num_bytes = sum(transfer.num_bytes for transfer in step.transfers)
-        codec_s = sum(transfer.codec_s for transfer in step.transfers)
-        wire_s = busy_s - codec_s - num_stretches * self._latency_s
-        return num_bytes / max(wire_s, _LEAST_OF_DURATION * busy_s, 1e-6), codec_s < _CODEC_SHARE * busy_s
+        wire_s = busy_s - num_stretches * self._latency_s
+        return sum(each.num_bytes for each in step.transfers) / max(wire_s, _LEAST_OF_DURATION * busy_s, 1e-6)
 
 
 def _medians(rows: Sequence[Sequence[float]]) -> tuple[float, ...]:

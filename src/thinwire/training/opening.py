@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
 from typing import NamedTuple
 
 import torch
 
 from thinwire.clock import Clock
+from thinwire.codec.base import Shape
 from thinwire.planner.decision import decide
 from thinwire.planner.forms import Budget, Form, ladder
 from thinwire.planner.workload import Bucket, Wire, Workload
@@ -32,32 +35,35 @@ class Opening(NamedTuple):
     """What was found out.
 
     Attributes:
-        rungs: the forms that all ranks have, least lossy first, each as slow and as lossy as on the worst of them.
+        rungs: the forms that all ranks have, largest first, each as slow and as lossy as on the worst of them.
         speed: of the group.
         plan: for the first steps.
+        codec_contention: on the rank where it is the worst; see ``planner.workload.Workload``.
     """
 
     rungs: tuple[Form, ...]
     speed: Speed
     plan: Plan
+    codec_contention: float
 
 
-def open_auto(communicator: Communicator, num_values: int, budget: Budget, clock: Clock) -> Opening:
+def open_auto(communicator: Communicator, shapes: Sequence[Shape], budget: Budget, clock: Clock) -> Opening:
     """Find it out; every rank calls it.
 
     Args:
         communicator: for these calls only.
-        num_values: in all gradients together.
+        shapes: of all parameters that get gradients.
 
     Raises:
         UsageError: the budget names a codec that there is not.
     """
     speed = speed_of(communicator, clock)
     mine = ladder(calibrated(candidates(budget.allowed), clock), budget)
-    rungs = ladder(_common(mine, Rounds(communicator)), budget)
+    common, codec_contention = _common(mine, Rounds(communicator))
+    rungs = ladder(common, budget)
     num_ranks = communicator.num_ranks
     first = Workload(
-        buckets=(Bucket(num_values=num_values, ready_s=0.0),),
+        buckets=(Bucket(num_values=sum(map(prod, shapes)), ready_s=0.0, shapes=tuple(shapes)),),
         backward_s=0.0,
         step_s=FIRST_STEP_S,
         num_ranks=num_ranks,
@@ -66,31 +72,25 @@ def open_auto(communicator: Communicator, num_values: int, budget: Budget, clock
     decision = decide(first, rungs, wire, target=1.0)
     reason = f"the first steps: {decision.reason}"
     plan = Plan(number=1, forms=decision.chosen.names, reason=reason, exposed_s=decision.chosen.exposed_s)
-    return Opening(rungs, speed, plan)
+    return Opening(rungs, speed, plan, codec_contention)
 
 
-def contention() -> float:
+def _contention() -> float:
     """How much of a codec's time the training loses: all of it, if torch's threads use every core of this process."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 1.0 if torch.get_num_threads() >= cores else 0.0
 
 
-def _common(mine: Sequence[Form], rounds: Rounds) -> list[Form]:
+def _common(mine: Sequence[Form], rounds: Rounds) -> tuple[list[Form], float]:
+    """The forms that all ranks have, each as it is where it is worst; and the worst contention."""
     costs = {form.name: (form.error, form.encode_s_per_value, form.decode_s_per_value) for form in mine}
-    everyones = [json.loads(text) for text in rounds.exchange(json.dumps(costs).encode(), _FRAME_BYTES)]
+    said = rounds.exchange(json.dumps([costs, _contention()]).encode(), _FRAME_BYTES)
+    everyones, contentions = zip(*map(json.loads, said), strict=True)
     common = []
     for form in mine:
         if all(form.name in theirs for theirs in everyones):
-            error, encode_s, decode_s = map(
-                max, zip(*(theirs[form.name] for theirs in everyones), strict=True)
-            )
+            worst = [max(column) for column in zip(*(theirs[form.name] for theirs in everyones), strict=True)]
             common.append(
-                Form(
-                    name=form.name,
-                    codec=form.codec,
-                    error=error,
-                    encode_s_per_value=encode_s,
-                    decode_s_per_value=decode_s,
-                )
+                replace(form, error=worst[0], encode_s_per_value=worst[1], decode_s_per_value=worst[2])
             )
-    return common
+    return common, max(contentions)

@@ -116,6 +116,7 @@ class SocketLink:
         with self.lock:
             lanes = tuple(self._lanes)
         infos = self.tcp_infos()
+        paces = [info.delivery_rate_bytes_per_s for info in infos if not info.is_app_limited]
         return Traffic(
             timed_bytes=sum(lane.bytes_timed for lane in lanes),
             receiving_s=self.receiving.total_s(),
@@ -123,6 +124,8 @@ class SocketLink:
             sending_s=max((info.busy_s - info.receiver_limited_s for info in infos), default=0.0),
             sent_bytes=sum(info.bytes_sent for info in infos),
             retransmitted_bytes=sum(info.bytes_retransmitted for info in infos),
+            unacknowledged_s=max((info.busy_s - info.receiver_limited_s for info in infos), default=0.0),
+            pace_bytes_per_s=sum(paces) * len(infos) / len(paces) if paces else None,
             rtt_s=min((info.rtt_s for info in infos), default=None),
         )
 

@@ -41,18 +41,21 @@ def times_vectors(matrix: Any, scale: np.float32, vectors: Any, out: Any) -> Non
     """out[j, i] = scale * sum over c of matrix[i, c] * vectors[j, c]; float64 out."""
     num_rows, num_columns = matrix.shape
     lanes = np.empty(_LANES, np.float32)
+    whole = num_columns - num_columns % _LANES
     for i in range(num_rows):
+        row = matrix[i]
         for j in range(vectors.shape[0]):
+            vector = vectors[j]
             lanes[:] = 0
             total = 0.0
-            whole = num_columns - num_columns % _LANES
             for c in range(0, whole, _LANES):
+                few, with_few = row[c : c + _LANES], vector[c : c + _LANES]
                 for lane in range(_LANES):
-                    lanes[lane] += (matrix[i, c + lane] * scale) * vectors[j, c + lane]
+                    lanes[lane] += (few[lane] * scale) * with_few[lane]
             for lane in range(_LANES):
                 total += lanes[lane]
             for c in range(whole, num_columns):
-                total += (matrix[i, c] * scale) * vectors[j, c]
+                total += (row[c] * scale) * vector[c]
             out[j, i] = total
 
 
@@ -64,10 +67,12 @@ def transposed_times_vectors(matrix: Any, scale: np.float32, vectors: Any, out: 
     for begin in range(0, num_columns, _TILE):
         end = min(begin + _TILE, num_columns)
         for i in range(num_rows):
+            row = matrix[i, begin:end]
             for j in range(vectors.shape[0]):
                 factor = np.float32(vectors[j, i])
-                for c in range(begin, end):
-                    out[j, c] += (matrix[i, c] * scale) * factor
+                target = out[j, begin:end]
+                for c in range(target.size):
+                    target[c] += (row[c] * scale) * factor
 
 
 @kernel
@@ -89,15 +94,20 @@ def orthonormalise(vectors: Any) -> None:
 def add_product(left: Any, right: Any, scale: np.float32, add: bool, out: Any) -> None:
     """out[i, c] = scale * sum over j of left[j, i] * right[j, c]; with ``add``, that is added to what is there."""
     num_rows, num_columns = out.shape
-    row = np.empty(_TILE, np.float32)
+    tile = np.empty(_TILE, np.float32)
     for begin in range(0, num_columns, _TILE):
         end = min(begin + _TILE, num_columns)
+        row = tile[: end - begin]
         for i in range(num_rows):
             row[:] = 0
             for j in range(left.shape[0]):
-                factor = left[j, i]
-                for c in range(begin, end):
-                    row[c - begin] += factor * right[j, c]
-            for c in range(begin, end):
-                value = np.float32(row[c - begin] * scale)
-                out[i, c] = out[i, c] + value if add else value
+                factor, vector = left[j, i], right[j, begin:end]
+                for c in range(row.size):
+                    row[c] += factor * vector[c]
+            target = out[i, begin:end]
+            if add:
+                for c in range(row.size):
+                    target[c] += row[c] * scale
+            else:
+                for c in range(row.size):
+                    target[c] = row[c] * scale

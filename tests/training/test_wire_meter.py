@@ -1,0 +1,100 @@
+"""What the kernel's counters say of the wire, whatever else is late."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from thinwire.forecast import Traffic
+from thinwire.training.wire_meter import MEMORY_S, WireMeter
+
+PEERS = (1, 2, 3)
+
+
+class Links:
+    """Counters of three links, filled a step at a time."""
+
+    def __init__(self, meter: WireMeter) -> None:
+        self.meter = meter
+        self.now_s = 0.0
+        self._bytes, self._busy_s = 0, 0.0
+        meter.look(0.0, self._traffic(None))
+
+    def step(
+        self,
+        num_bytes: int,
+        busy_s: float,
+        pace: float | None = None,
+        step_s: float = 0.1,
+        idle: Sequence[int] = (),
+    ) -> float:
+        """``num_bytes`` to each peer but the idle ones; what the meter says afterwards."""
+        self.now_s += step_s
+        self._bytes += num_bytes
+        self._busy_s += busy_s
+        self.meter.look(self.now_s, self._traffic(pace, idle))
+        return self.meter.bytes_per_s
+
+    def _traffic(self, pace: float | None, idle: Sequence[int] = ()) -> dict[int, Traffic]:
+        return {
+            peer: Traffic()
+            if peer in idle
+            else Traffic(delivered_bytes=self._bytes, unacknowledged_s=self._busy_s, pace_bytes_per_s=pace)
+            for peer in PEERS
+        }
+
+
+def test_links_that_are_used_together_add_up() -> None:
+    assert Links(WireMeter(0.0)).step(100_000, 0.05) == pytest.approx(6e6)
+
+
+def test_a_ring_uses_one_link_and_gets_all_of_the_wire() -> None:
+    assert Links(WireMeter(0.0)).step(300_000, 0.05, idle=(2, 3)) == pytest.approx(6e6)
+
+
+def test_latency_is_no_bandwidth() -> None:
+    assert Links(WireMeter(0.01)).step(100_000, 0.06) == pytest.approx(6e6)
+
+
+def test_a_sender_that_is_held_up_now_and_then_does_not_make_the_wire_slow() -> None:
+    links = Links(WireMeter(0.0))
+    found = [links.step(100_000, 0.08 if step % 3 else 0.05) for step in range(20)]
+    assert found[3:] == pytest.approx([6e6] * 17)
+
+
+def test_where_cores_make_everybody_late_the_pace_tells_how_fast_the_wire_is() -> None:
+    """As in the lab without limits, on cores that are wanted twice: busy for 80 ms, and gigabytes a second."""
+    links = Links(WireMeter(0.0))
+    for pace in (900e6, 50e6, 4000e6, 2000e6):
+        found = links.step(3_300_000, 0.08, pace)
+    assert found > 1e9
+
+
+def test_one_burst_that_a_shaper_let_pass_is_no_fast_wire() -> None:
+    links = Links(WireMeter(0.0))
+    for pace in (4e6, 3.9e6, 2000e6, 4.1e6, 3.8e6):
+        found = links.step(400_000, 0.1, pace)
+    assert found == pytest.approx(12e6, rel=0.05)
+
+
+def test_a_slower_wire_is_seen_after_one_long_step() -> None:
+    links = Links(WireMeter(0.0))
+    for _ in range(10):
+        links.step(3_300_000, 0.08, 41e6)
+    assert links.step(3_300_000, 1.6, 2.1e6, step_s=1.7) == pytest.approx(6.2e6, rel=0.02)
+
+
+def test_short_steps_follow_a_slower_wire_within_the_memory() -> None:
+    links = Links(WireMeter(0.0))
+    for _ in range(10):
+        links.step(100_000, 0.05)
+    for _ in range(int(MEMORY_S / 0.1) + 1):
+        found = links.step(100_000, 0.09)
+    assert found == pytest.approx(100_000 * 3 / 0.09)
+
+
+def test_control_messages_and_links_that_nobody_counts_say_nothing() -> None:
+    links = Links(WireMeter(0.0, bytes_per_s=5e6))
+    assert links.step(1000, 0.05) == 5e6
+    assert links.step(10_000_000, 0.0) == 5e6
