@@ -9,6 +9,8 @@
     python benchmarks/forecast.py
     python benchmarks/codec_quality.py > benchmarks/results/codec_quality.json
     python benchmarks/codec_speed.py > benchmarks/results/codec_speed.json
+    python -m benchmarks.autopilot --append benchmarks/results/autopilot.json (and --model text, --seeds 0,1,2)
+    python -m benchmarks.autopilot --plot docs
     python -m benchmarks.readme
 
 A table stands between ``<!-- measured: NAME -->`` and ``<!-- measured: end -->``. A test compares the pages with this,
@@ -27,6 +29,8 @@ from typing import TypeVar
 import msgspec
 
 from benchmarks import forecast, lab_fidelity, probe_accuracy
+from benchmarks.autopilot import runs as autopilot_runs
+from benchmarks.autopilot.tables import tables as autopilot_tables
 from benchmarks.ddp import DdpReport
 from benchmarks.shaped import Share
 from thinwire.cli.measurement import Measurement, Report, speedup
@@ -36,7 +40,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
 GUIDES = ROOT / "docs" / "guides"
-PAGES = (README, GUIDES / "lab.md", GUIDES / "probe.md", GUIDES / "codecs.md")
+PAGES = (README, GUIDES / "lab.md", GUIDES / "probe.md", GUIDES / "codecs.md", GUIDES / "autopilot.md")
 BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(\n<!-- measured: end -->)", re.DOTALL)
 SHOWN_RANKS = 4
 T = TypeVar("T")
@@ -199,6 +203,10 @@ def _codecs() -> Iterator[str]:
         )
 
 
+def _autopilot() -> Iterator[str]:
+    yield from autopilot_tables(autopilot_runs.load())
+
+
 BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "all_reduce": _all_reduce,
     "all_reduce_tcp": _tcp,
@@ -208,6 +216,7 @@ BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "probe_accuracy": _probe_accuracy,
     "forecast": _forecast,
     "codecs": _codecs,
+    "autopilot": _autopilot,
 }
 
 
