@@ -319,7 +319,9 @@ class GradientLink:
         measured = self._meter.measurement()
         return msgspec.structs.replace(
             measured,
-            bandwidth_bytes_per_s=self._wire_meter.bytes_per_s or measured.bandwidth_bytes_per_s,
+            bandwidth_bytes_per_s=self._wire_meter.bytes_per_s
+            if self._wire_meter.is_counted
+            else measured.bandwidth_bytes_per_s,
             residual_ratio=self._evidence.residual_ratio,
             cosine=self._evidence.cosine,
             loss=loss,
