@@ -85,15 +85,12 @@ def _started(
 def _be_a_rank(
     rank: int, num_ranks: int, mouth: Connection, work: Work, request: Any, init_method: str
 ) -> None:
-    import torch  # imported already in the process that this is a fork of
-
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
         WORLD_SIZE=str(num_ranks),
         LOCAL_WORLD_SIZE=str(num_ranks),
     )
-    torch.set_num_threads(1)  # as under torchrun: the ranks of one host share its cores
     try:
         work(mouth.send if rank == 0 else lambda word: None, request, init_method)
     except ThinwireError as error:
