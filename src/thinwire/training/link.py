@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch._C._distributed_c10d import GradBucket
 from torch.futures import Future
-from torch.nn.parallel import DistributedDataParallel
+from torch.nn import Parameter
 
 from thinwire.clock import Clock
 from thinwire.codec.base import Codec, Floats
@@ -30,8 +30,10 @@ from thinwire.collective.selection import Place
 from thinwire.errors import UsageError
 from thinwire.planner.forms import EXACT, EXACT_NAME, Budget, Form
 from thinwire.planner.guard import Evidence
+from thinwire.runtime.codec_memory import TensorMemory
 from thinwire.runtime.operation import CallOptions
 from thinwire.runtime.process_group import ThinwireProcessGroup
+from thinwire.runtime.work import ThinwireWork
 from thinwire.training.agreement import Agreement, Plan
 from thinwire.training.autopilot import Autopilot, Remembered
 from thinwire.training.calibration import calibrated
@@ -40,7 +42,7 @@ from thinwire.training.fidelity import AUTO, codec_of
 from thinwire.training.figures import Figures, Report, Switch
 from thinwire.training.ledger import Ledger
 from thinwire.training.live import Display
-from thinwire.training.meter import Measurement, Meter
+from thinwire.training.meter import Measurement, Meter, Transfer
 from thinwire.training.opening import contention, open_auto
 from thinwire.training.residuals import Layout, Residuals
 from thinwire.training.rounds import Rounds
@@ -59,9 +61,11 @@ class GradientLink:
         plan: in force.
     """
 
+    _num_halves = 2  # of an all-reduce: each value goes to who adds it up, and the sum comes back
+
     def __init__(
         self,
-        model: DistributedDataParallel,
+        parameters: Mapping[str, Parameter],
         group: ThinwireProcessGroup,
         fidelity: str | Codec,
         target: float,
@@ -77,7 +81,7 @@ class GradientLink:
         self._everyone: tuple[Measurement, ...] | None = None
         self._clock = clock
         self._on_figures = on_figures
-        self._names = {id(each): name for name, each in model.module.named_parameters()}
+        self._names = {id(each): name for name, each in parameters.items()}
         self._message_bytes = 4096 + 32 * len(self._names)
         self._rank, self._num_ranks = group.rank(), group.size()
         self._agreement = Agreement(self._why_not)
@@ -86,7 +90,9 @@ class GradientLink:
         self._forms: dict[str, Form] = {EXACT_NAME: EXACT}
         self._meter, self.plan = Meter(0.0), Plan(number=1, forms=(EXACT_NAME,), reason="as asked for")
         if fidelity == AUTO:
-            self._open_auto(model, target, budget)
+            self._open_auto(
+                sum(each.numel() for each in parameters.values() if each.requires_grad), target, budget
+            )
         elif codec := codec_of(fidelity):
             form = calibrated([codec], clock)[0]
             self._forms[form.name] = form
@@ -176,12 +182,11 @@ class GradientLink:
         """Leave the terminal as it was; the gradients go on as they do."""
         self._display.close()
 
-    def _open_auto(self, model: DistributedDataParallel, target: float, budget: Budget) -> None:
+    def _open_auto(self, num_values: int, target: float, budget: Budget) -> None:
         if self._num_ranks == 1 or self._control.place is not Place.NETWORK:
             self.plan = msgspec.structs.replace(self.plan, reason="all ranks are on one host: exact")
             return
-        num_values = sum(each.numel() for each in model.parameters() if each.requires_grad)
-        rungs, speed, self.plan = open_auto(self._control, num_values, budget, self._clock)
+        rungs, speed, self.plan = open_auto(self._control, self._priced_as(num_values), budget, self._clock)
         self._forms |= {rung.name: rung for rung in rungs}
         self._meter = Meter(*speed)
         self._autopilot = Autopilot(
@@ -198,18 +203,32 @@ class GradientLink:
         form = self._forms[self.plan.form_of(bucket.index())]
         values = bucket.buffer()
         layout = [(self._names[id(each)], each.numel()) for each in bucket.parameters()]
-        num_values = values.numel()
-        num_bytes = self._ledger.count(form, num_values)
-        codec_s = num_values * (form.encode_s_per_value + 2 * form.decode_s_per_value)
-        transfer = self._meter.begin_transfer(num_values, now_s, num_bytes, codec_s)
+        transfer = self._begin_transfer(form, values.numel(), now_s)
         if form.codec is None:
             future = self._send_exact(values, layout)
         else:
+            codec, memory = form.codec, self._residuals.of_bucket(layout)
+            options = CallOptions(codec=codec, memory=memory)
             future = self._send_coded(
-                values, layout, form.codec, is_sampled=bucket.index() == self._sampled_bucket
+                values,
+                memory,
+                lambda: self._group.all_reduce_apart("coded gradients", values, options, average=True),
+                is_sampled=bucket.index() == self._sampled_bucket,
             )
+        return self._ending(transfer, future, is_last=bucket.is_last())
 
-        waited_s = waited_for_cores_s() if self._is_sampled_step and bucket.is_last() else None
+    def _priced_as(self, num_values: int) -> int:
+        """The values of the all-reduce that costs what this link does to reduce ``num_values``."""
+        return num_values * self._num_halves // 2
+
+    def _begin_transfer(self, form: Form, num_values: int, now_s: float) -> Transfer:
+        num_bytes = self._ledger.count(form, num_values, self._num_halves)
+        codec_s = num_values * (form.encode_s_per_value + self._num_halves * form.decode_s_per_value)
+        return self._meter.begin_transfer(self._priced_as(num_values), now_s, num_bytes, codec_s)
+
+    def _ending(self, transfer: Transfer, future: Future[Any], *, is_last: bool) -> Future[Tensor]:
+        """The future of the tensor that a transfer brings, which tells the meter when it has."""
+        waited_s = waited_for_cores_s() if self._is_sampled_step and is_last else None
 
         def arrived(done: Future[Any]) -> Tensor:
             self._meter.end_transfer(transfer, self._clock.now_s())
@@ -223,22 +242,27 @@ class GradientLink:
 
     def _send_exact(self, values: Tensor, layout: Layout) -> Future[Any]:
         """As DistributedDataParallel does without a hook, bit for bit; and what was still owed is paid."""
-        owed = self._residuals.take(layout)
-        if owed is not None:
-            values.add_(torch.from_numpy(owed).to(values))
+        self._pay(values, layout)
         values.mul_(1.0 / self._num_ranks)
         future: Future[Any] = self._group.allreduce([values]).get_future()
         return future
 
-    def _send_coded(self, values: Tensor, layout: Layout, codec: Codec, *, is_sampled: bool) -> Future[Any]:
-        memory = self._residuals.of_bucket(layout)
+    def _pay(self, values: Tensor, layout: Layout) -> None:
+        """Add what is owed to a bucket."""
+        owed = self._residuals.take(layout)
+        if owed is not None:
+            values.add_(torch.from_numpy(owed).to(values))
+
+    def _send_coded(
+        self, values: Tensor, memory: TensorMemory, send: Callable[[], ThinwireWork], *, is_sampled: bool
+    ) -> Future[Any]:
+        """What ``send`` brings of these values with this memory; NaN on all ranks if one has a value not finite."""
         flag = torch.zeros(1, dtype=torch.float32)
         if not bool(torch.isfinite(values.sum(dtype=torch.float32))):
             flag.fill_(torch.nan)
             values.zero_()
         sample = Sample(_on_host(values), memory.residual) if is_sampled else None
-        options = CallOptions(codec=codec, memory=memory)
-        work = self._group.all_reduce_apart("coded gradients", values, options, average=True)
+        work = send()
         flagged = self._group.allreduce([flag])
 
         def arrived(done: Future[Any]) -> list[Tensor]:
