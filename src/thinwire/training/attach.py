@@ -5,9 +5,10 @@ Not here: how (``link``, ``sharded``).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeGuard
 
-from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from thinwire.clock import SYSTEM_CLOCK, Clock
@@ -16,7 +17,9 @@ from thinwire.errors import UsageError
 from thinwire.planner.forms import Budget
 from thinwire.runtime.process_group import ThinwireProcessGroup
 from thinwire.training.link import GradientLink, OnFigures
-from thinwire.training.sharded import ShardedLink
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
 
 
 def attach(
@@ -52,7 +55,9 @@ def attach(
     if not target >= 0:
         raise UsageError(f"the target is {target}: use a fraction of the step from 0 up")
     settings = target, _budget_of(budget), quiet, on_figures, clock
-    if isinstance(model, FSDPModule):
+    if _is_sharded(model):
+        from thinwire.training.sharded import ShardedLink
+
         return ShardedLink(model, fidelity, parameters, *settings)
     group = getattr(model, "process_group", None)
     if not isinstance(model, DistributedDataParallel) or not isinstance(group, ThinwireProcessGroup):
@@ -71,6 +76,12 @@ def attach(
     except RuntimeError as error:
         raise UsageError(f"the model has a communication hook already: {error}") from None
     return link
+
+
+def _is_sharded(model: object) -> TypeGuard[FSDPModule]:
+    """Whether it is FSDP2's. Who has such a model has imported FSDP2; all others are spared the second it takes."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return fsdp is not None and isinstance(model, fsdp.FSDPModule)
 
 
 def _budget_of(budget: float | Sequence[str] | Budget | None) -> Budget:

@@ -80,6 +80,9 @@ class ShardGroup:
     def why_it_waits(self) -> str:
         """Why torch looks at a reduce-scatter's result at once, whatever the gradients; empty if it does not."""
         inner, policy = self._inner, self._inner.mp_policy
+        if inner.device.type != "cpu":
+            # What torch queues on its streams after a transfer must find its result.
+            return f"it is on {inner.device.type}"
         originals = {each.sharded_param.dtype for each in inner.fsdp_params}
         if policy.reduce_dtype is not None or policy.param_dtype is not None:
             reduced = policy.reduce_dtype or policy.param_dtype

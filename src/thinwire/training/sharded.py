@@ -75,7 +75,11 @@ class ShardedLink(GradientLink):
         """Parameters: every rank's ``input`` into its part of ``output``, in the form that the user named."""
         form = self._parameter_form if input.is_floating_point() else EXACT
         self._ledger.count(form, output.numel(), 1, "parameters, ")
-        return self._group.all_gather_single(output, input, None, Coded(form.codec, None, _GATHER_PRIORITY))
+        coded = Coded(form.codec, priority=_GATHER_PRIORITY)
+        work = self._group.all_gather_single(output, input, None, coded)
+        if not input.is_cpu:
+            work.wait()
+        return work
 
     def reduce_scatter(self, group: ShardGroup, output: Tensor, input: Tensor, op: Any) -> None:
         """Gradients of one group of parameters. On return ``output`` holds the result only if torch looks at it."""
