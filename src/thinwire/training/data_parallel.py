@@ -34,7 +34,7 @@ from thinwire.training.deferred import DeferredStep
 from thinwire.training.parcels import Parcel, parcels_of
 
 STRAND = "data parallel"
-SMALL_BYTES = 64 << 10
+SMALL_BYTES = 256 << 10
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -56,7 +56,7 @@ class DataParallel(nn.Module):
         init_sync: take rank 0's parameters and buffers now.
         process_group: a thinwire group; None: the default group.
         find_unused_parameters: parameters may stay without a gradient in a step, other ones on each rank.
-        bucket_cap_mb: what small parameters are put together to, at most, in MiB; by default 64 KiB.
+        bucket_cap_mb: what small parameters are put together to, at most, in MiB; by default 256 KiB.
         device_ids, output_device, dim, check_reduction, gradient_as_bucket_view, static_graph: accepted, and have
             no effect: the module stays where it is, and there are no buckets to view.
 
@@ -174,32 +174,26 @@ class DataParallel(nn.Module):
             self._settle(self._needs.get(module, self._parcels))
 
     def _settle(self, needed: Sequence[Parcel]) -> None:
-        """Wait for these parcels; steps others that land meanwhile."""
-        while waiting := [each for each in needed if each.work is not None]:
+        """Wait for these parcels; takes others that land meanwhile."""
+        while any(each.work is not None for each in needed):
             with self._landed:
-                self._landed.wait_for(
-                    lambda: any(each.work is not None and each.work.is_completed() for each in self._parcels)
-                )
-            urgent = [each for each in waiting if each.work is not None and each.work.is_completed()]
-            for parcel in urgent or self._parcels:
-                if parcel.work is not None and parcel.work.is_completed():
-                    self._take(parcel)
-                    if not urgent:
-                        break  # one at a time: what is needed may have landed meanwhile
+                self._landed.wait_for(lambda: any(each.has_landed for each in self._parcels))
+            self._take([each for each in self._parcels if each.has_landed])
 
-    def _take(self, parcel: Parcel) -> None:
-        """Give a parcel's gradients back to its parameters, and step them if that was asked for."""
-        work, parcel.work = parcel.work, None
-        assert work is not None
-        work.wait()
+    def _take(self, landed: Sequence[Parcel]) -> None:
+        """Give gradients back to their parameters, and step those for which that was asked."""
         unused = self._unused_ids()
-        for parameter, gradient in zip(parcel.parameters, parcel.gradients, strict=True):
-            if id(parameter) not in unused:
-                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-        parcel.gradients = []
+        for parcel in landed:
+            work, parcel.work = parcel.work, None
+            assert work is not None
+            work.wait()
+            for parameter, gradient in zip(parcel.parameters, parcel.gradients, strict=True):
+                if id(parameter) not in unused:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+            parcel.gradients = []
         if self._deferred is not None:
-            stepped = [each for each in parcel.parameters if self._deferred.is_waiting(each)]
-            if stepped:
+            parameters = [each for parcel in landed for each in parcel.parameters]
+            if stepped := [each for each in parameters if self._deferred.is_waiting(each)]:
                 self._deferred.apply(stepped)
                 for each in stepped:
                     each.grad = None
