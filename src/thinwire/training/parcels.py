@@ -27,6 +27,7 @@ class Parcel:
         parameters: whose gradients it carries.
         missing: those whose gradients are not there yet, in this backward pass, by identity.
         priority: larger ones are sent first.
+        has_overflowed: a gradient in it was not finite, and was not sent.
         work: its transfer, while it is on its way or has landed and was not taken yet.
         gradients: of the parameters, in what travels.
     """
@@ -35,12 +36,14 @@ class Parcel:
     parameters: list[Parameter]
     missing: set[int] = field(default_factory=set)
     priority: int = 0
+    has_overflowed: bool = False
     work: ThinwireWork | None = None
     gradients: list[Tensor] = field(default_factory=list)
 
     def expect(self) -> None:
         """A backward pass begins."""
         self.missing = {id(each) for each in self.parameters}
+        self.has_overflowed = False
 
     @property
     def has_landed(self) -> bool:
