@@ -61,7 +61,8 @@ def open_auto(communicator: Communicator, shapes: Sequence[Shape], budget: Budge
         UsageError: the budget names a codec that there is not.
     """
     speed = speed_of(communicator, clock)
-    mine = ladder(calibrated(candidates(budget.allowed), clock), budget)
+    usable = candidates(budget.allowed, has_matrices=any(len(shape) > 1 for shape in shapes))
+    mine = ladder(calibrated(usable, clock), budget)
     common, codec_contention = _common(mine, Rounds(communicator))
     rungs = ladder(common, budget)
     for rung in rungs:
