@@ -17,7 +17,7 @@ import msgspec
 
 from thinwire.clock import SYSTEM_CLOCK, Clock
 from thinwire.errors import LinkError, ProtocolError, ThinwireError
-from thinwire.forecast import LinkEstimate, Traffic
+from thinwire.forecast import LinkEstimate, Traffic, WireEstimate
 from thinwire.protocol.frame import Header, Kind
 from thinwire.protocol.liveness import Liveness
 from thinwire.runtime.communicator import Communicator
@@ -177,6 +177,10 @@ class Endpoint:
     def links(self) -> dict[str, LinkEstimate]:
         """What traffic has taught of the link to each peer so far: by endpoint id."""
         return self._watch.estimates()
+
+    def wire(self) -> WireEstimate:
+        """What traffic has taught of this process's wire, all peers together."""
+        return self._watch.wire()
 
     # For groups ------------------------------------------------------------------------------------------
 

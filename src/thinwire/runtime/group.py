@@ -25,7 +25,7 @@ from thinwire.errors import (
     PeerError,
     ThinwireError,
 )
-from thinwire.forecast import LinkEstimate
+from thinwire.forecast import LinkEstimate, WireEstimate
 from thinwire.runtime.coding import Coding
 from thinwire.runtime.failure import MISMATCH_GRACE_S, FailReport, Mismatch
 from thinwire.runtime.flight import Flight, Wires
@@ -432,6 +432,10 @@ class Group:
         """What is known of the links to the other ranks."""
         found = self._endpoint.links()
         return {rank: found[peer] for peer, rank in self._rank_of.items() if peer in found}
+
+    def wire(self) -> WireEstimate:
+        """What is known of this process's wire."""
+        return self._endpoint.wire()
 
     def peers(self) -> Iterable[str]:
         return self._rank_of
