@@ -20,7 +20,11 @@ def learn(sendings: list[Sending]) -> WireEstimate:
 
 def sent(num_bytes: int, busy: float, *, waits: bool = True) -> Sending:
     return Sending(
-        num_bytes=num_bytes, busy_s=busy * INTERVAL_S, interval_s=INTERVAL_S, num_waiting=2 * waits
+        num_bytes=num_bytes,
+        busy_s=busy * INTERVAL_S,
+        hindered_s=0.0,
+        interval_s=INTERVAL_S,
+        num_waiting=2 * waits,
     )
 
 

@@ -28,8 +28,8 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         timed_bytes, receiving_s: what arrived while frames were coming in, and how long they were.
         all_receiving_s: how long frames were coming in from any peer; None where nobody knows.
-        delivered_bytes, sending_s: what the peer's kernel has acknowledged, and how long something was waiting to be,
-            without the time in which a buffer at either end was too small.
+        delivered_bytes, sending_s: what the peer's kernel has acknowledged, and how long something was waiting to be.
+        hindered_s: how much of that a buffer was the reason: nobody read at the peer, or the own one was too small.
         sent_bytes, retransmitted_bytes: what the kernel has sent, and what of that again.
         unsent_bytes: what waits in the kernel now and has not been sent once; None where nobody knows.
         rtt_s, rtt_min_s: the round trip of late, and the least of it; None where nobody knows.
@@ -40,6 +40,7 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     all_receiving_s: float | None = None
     delivered_bytes: int = 0
     sending_s: float = 0.0
+    hindered_s: float = 0.0
     sent_bytes: int = 0
     retransmitted_bytes: int = 0
     unsent_bytes: int | None = None
@@ -51,13 +52,14 @@ class Sending(msgspec.Struct, frozen=True, kw_only=True):
     """What left on one link between two moments.
 
     Attributes:
-        num_bytes: delivered. busy_s: how long something was waiting to be.
+        num_bytes: delivered. busy_s: how long something was waiting to be. hindered_s: see ``Traffic``.
         interval_s: between the moments.
         num_waiting: at how many of the two moments something waited that had not been sent once.
     """
 
     num_bytes: int
     busy_s: float
+    hindered_s: float
     interval_s: float
     num_waiting: int
 
@@ -66,6 +68,7 @@ class Sending(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             num_bytes=now.delivered_bytes - before.delivered_bytes,
             busy_s=min(max(0.0, now.sending_s - before.sending_s), interval_s),
+            hindered_s=now.hindered_s - before.hindered_s,
             interval_s=interval_s,
             num_waiting=bool(before.unsent_bytes) + bool(now.unsent_bytes),
         )
@@ -73,12 +76,12 @@ class Sending(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_held(self) -> bool:
         """The network was the limit, as far as one can tell, all the time."""
-        return self.num_waiting == 2 and self.busy_s >= BUSY * self.interval_s
+        return self.num_waiting == 2 and self.busy_s - self.hindered_s >= BUSY * self.interval_s
 
     @property
     def held_share(self) -> float:
         """For how much of the time the network was the limit. Waiting for a last acknowledgement is nobody's limit."""
-        return self.busy_s / self.interval_s if self.num_waiting else 0.0
+        return max(0.0, self.busy_s - self.hindered_s) / self.interval_s if self.num_waiting else 0.0
 
 
 class LinkEstimate(msgspec.Struct, frozen=True, kw_only=True):

@@ -42,7 +42,7 @@ class WireLearner:
 
     >>> learner = WireLearner()
     >>> for second in range(4):
-    ...     sent = Sending(num_bytes=10**6, busy_s=1.0, interval_s=1.0, num_waiting=2)
+    ...     sent = Sending(num_bytes=10**6, busy_s=1.0, hindered_s=0.0, interval_s=1.0, num_waiting=2)
     ...     learner.observe(second, {"one": Traffic(), "other": Traffic()}, [sent, sent])
     >>> estimate = learner.estimate()
     >>> round(estimate.outgoing_bytes_per_s.value), estimate.outgoing_is_limit
@@ -84,6 +84,7 @@ def _together(sendings: Sequence[Sending]) -> Sending:
     return Sending(
         num_bytes=sum(sending.num_bytes for sending in sendings),
         busy_s=longest_s if is_always else min(interval_s, sum(sending.busy_s for sending in sendings)),
+        hindered_s=0.0,
         interval_s=interval_s,
         num_waiting=2 if num_held >= min(2, len(sendings)) else 0,
     )

@@ -48,8 +48,8 @@ class Communicator:
     def links(self) -> dict[int, LinkEstimate]:
         """What the job's traffic has taught so far of the links to the other ranks, by rank.
 
-        It costs nothing to ask: transports count anyway, and the endpoint looks four times a second. A rank that nothing was
-        exchanged with is not there; see ``LinkEstimate`` for what may be unknown of the others.
+        It costs nothing to ask: transports count anyway, and the endpoint looks often. A rank that nothing
+        was exchanged with is not there; see ``LinkEstimate`` for what may be unknown of the others.
         """
         return self._group.estimates()
 

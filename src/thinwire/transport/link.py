@@ -129,9 +129,8 @@ class SocketLink:
             receiving_s=self.receiving.total_s(),
             all_receiving_s=whole.total_s() if whole else None,
             delivered_bytes=sum(info.bytes_acked for info in infos),
-            sending_s=max(
-                (info.busy_s - info.receiver_limited_s - info.buffer_limited_s for info in infos), default=0.0
-            ),
+            sending_s=max((info.busy_s for info in infos), default=0.0),
+            hindered_s=max((info.receiver_limited_s + info.buffer_limited_s for info in infos), default=0.0),
             unsent_bytes=sum(info.bytes_unsent for info in infos) if infos else None,
             sent_bytes=sum(info.bytes_sent for info in infos),
             retransmitted_bytes=sum(info.bytes_retransmitted for info in infos),
