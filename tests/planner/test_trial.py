@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from thinwire.planner.trial import HOLD, ROUNDS, Trial, observe
 
 
-def after(trial: Trial, rounds: int, rung: int, step_s: float) -> Trial:
+def after(trial: Trial, rounds: int, rung: int, step_s: float, bytes_per_s: float = 1e8) -> Trial:
     for _ in range(rounds):
-        trial = observe(trial, f"rung {rung}", rung, step_s)
+        trial = observe(trial, f"rung {rung}", rung, step_s, bytes_per_s)
     return trial
 
 
@@ -42,3 +42,8 @@ def test_a_trial_goes_on_when_the_plan_moves_within_it() -> None:
 def test_the_first_plan_and_a_step_back_are_not_on_trial() -> None:
     assert after(Trial(), 20, 3, 1.0).floor is None
     assert after(after(Trial(), 3, 3, 0.1), 20, 1, 1.0).floor is None
+
+
+def test_where_the_wire_became_slower_the_steps_before_say_nothing() -> None:
+    trial = after(after(Trial(), 3, 1, 0.13, bytes_per_s=1e8), 1, 1, 0.13, bytes_per_s=5e7)
+    assert after(trial, 20, 2, 0.14, bytes_per_s=5e7).floor is None

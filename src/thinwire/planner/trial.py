@@ -3,6 +3,7 @@
 For ``ROUNDS`` observations after a more lossy plan came into force it is on trial; if steps are then no shorter than
 they were right before, the form is forbidden for ``HOLD`` observations. A codec may be slower than its calibration
 says, because cores are shared, or the wire was not what training waited for: whatever the reason, it did not help.
+Where the wire has just become slower, the steps before say nothing, and there is no trial.
 
 Pure. Not here: whether training suffers (``guard``).
 """
@@ -16,6 +17,7 @@ from thinwire.units import format_seconds
 ROUNDS = 3
 HOLD = 75
 NO_GAIN = 0.97
+SLOWER = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,7 @@ class Trial:
         floor: the last rung that may be used; None: all.
         complaint: why, in words; empty if nothing is forbidden.
         held: for how many observations more the floor stays.
-        rung, step_s: of the last observation.
+        rung, step_s, bytes_per_s: of the last observation; 0 s: they are not to be compared with.
         rung_before, before_s: of the last observation before the plan on trial.
         rounds_left: of the trial; 0: no trial.
     """
@@ -36,24 +38,32 @@ class Trial:
     held: int = 0
     rung: int = 0
     step_s: float = 0.0
+    bytes_per_s: float = 0.0
     rung_before: int = 0
     before_s: float = 0.0
     rounds_left: int = 0
 
 
-def observe(trial: Trial, name: str, rung: int, step_s: float) -> Trial:
+def observe(trial: Trial, name: str, rung: int, step_s: float, bytes_per_s: float) -> Trial:
     """Take an observation of the plan in force, whose most lossy form has that name and rung.
 
     Args:
         step_s: from step to step, exposed communication included.
+        bytes_per_s: of the wire.
 
-    >>> trial = observe(Trial(), "8 bits", rung=1, step_s=0.13)
+    >>> trial = observe(Trial(), "8 bits", rung=1, step_s=0.13, bytes_per_s=1e8)
     >>> for _ in range(ROUNDS + 1):
-    ...     trial = observe(trial, "6 bits", rung=2, step_s=0.168)
+    ...     trial = observe(trial, "6 bits", rung=2, step_s=0.168, bytes_per_s=1e8)
     >>> trial.floor, trial.complaint
     (1, '6 bits: steps took 168 ms, and 130 ms before')
     """
-    seen = replace(trial, rung=rung, step_s=step_s, held=max(0, trial.held - 1))
+    seen = replace(
+        trial,
+        rung=rung,
+        step_s=0.0 if bytes_per_s < SLOWER * trial.bytes_per_s else step_s,
+        bytes_per_s=bytes_per_s,
+        held=max(0, trial.held - 1),
+    )
     if seen.floor is not None and not seen.held:
         seen = replace(seen, floor=None, complaint="")
     if rung > trial.rung:

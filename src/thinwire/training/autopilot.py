@@ -84,7 +84,9 @@ class Autopilot:
             rank_bytes_per_s=tuple(each.bandwidth_bytes_per_s for each in measured), rtt_s=self._latency_s
         )
         shown_s = max(each.step_s + each.exposed_s for each in measured)
-        self._trial = observe(self._trial, rungs[lossiest].name, lossiest, shown_s)
+        self._trial = observe(
+            self._trial, rungs[lossiest].name, lossiest, shown_s, wire.bottleneck_bytes_per_s
+        )
         floors = [floor for floor in (self._guard.floor, self._trial.floor) if floor is not None]
         floor, pilot = min(floors, default=None), self._pilot
         if floor is not None and lossiest > floor:
