@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from benchmarks.autopilot.models import Quality
 from thinwire.cli.measurement import Surroundings
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "autopilot.json"
@@ -21,13 +22,6 @@ class StepTime(NamedTuple):
 
     median_s: float
     mean_s: float
-
-
-class Quality(NamedTuple):
-    """On what was kept back: share of right answers, and mean cross entropy in nats."""
-
-    accuracy: float
-    loss: float
 
 
 class PlanBegun(msgspec.Struct, frozen=True, kw_only=True):
