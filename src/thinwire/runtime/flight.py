@@ -97,7 +97,7 @@ class Flight:
         self._announce = announce
         self._on_done = on_done
         self._lock = threading.Lock()
-        self._waiting_for = [segment.num_deps for segment in lowered.segments]
+        self._waiting_for = list(lowered.num_deps)
         self._num_left = len(lowered.segments)
         self._arrived = bytearray(len(lowered.segments))
         self._direct: set[int] = set()
@@ -113,12 +113,12 @@ class Flight:
 
     def start(self) -> None:
         """Grant, ask or announce, and run what needs nothing else."""
-        for rank in {**self.lowered.bytes_from, **self.lowered.bytes_to}:
+        for rank in self.lowered.peers:
             self.wires.link(rank)  # even if there is nothing to say yet: only over a link is its end noticed
         for rank, num_bytes in self.lowered.bytes_from.items():
             if num_bytes > EAGER_BYTES:
                 self._send_control(Kind.GRANT, rank)
-        ready = [i for i, segment in enumerate(self.lowered.segments) if not segment.num_deps]
+        ready = list(self.lowered.first)
         for rank, num_bytes in self.lowered.bytes_to.items():
             if num_bytes <= EAGER_BYTES and self.wires.take_allowance(
                 rank, num_bytes, self.lowered.frames_to[rank]

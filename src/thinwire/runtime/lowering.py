@@ -110,6 +110,9 @@ class Lowered(NamedTuple):
 
     Attributes:
         segments: all segments; an index into this tuple names one.
+        num_deps: how many segments each of them waits for.
+        first: those that wait for none.
+        peers: all ranks that this one sends to or receives from.
         receives: (peer, message, segment) -> index of the RECV segment.
         bytes_to, bytes_from: what this rank sends to and receives from each peer; of encoded segments, at most.
         frames_to: how many segments that is.
@@ -119,6 +122,9 @@ class Lowered(NamedTuple):
     """
 
     segments: tuple[Segment, ...]
+    num_deps: tuple[int, ...]
+    first: tuple[int, ...]
+    peers: tuple[int, ...]
     receives: dict[tuple[int, int, int], int]
     bytes_to: dict[int, int]
     bytes_from: dict[int, int]
@@ -225,7 +231,18 @@ def lower(
                 bytes_from[op.peer] = bytes_from.get(op.peer, 0) + num_bytes
                 if dependencies[index] and not writes_payload:
                     staging_bytes += num_bytes
-    return Lowered(tuple(segments), receives, bytes_to, bytes_from, frames_to, readers, staging_bytes)
+    return Lowered(
+        segments=tuple(segments),
+        num_deps=tuple(segment.num_deps for segment in segments),
+        first=tuple(index for index, segment in enumerate(segments) if not segment.num_deps),
+        peers=tuple({**bytes_from, **bytes_to}),
+        receives=receives,
+        bytes_to=bytes_to,
+        bytes_from=bytes_from,
+        frames_to=frames_to,
+        readers=readers,
+        staging_bytes=staging_bytes,
+    )
 
 
 Cut = tuple[tuple[Piece, ...], tuple[Piece, ...]]  # (source pieces, target pieces) of one segment
