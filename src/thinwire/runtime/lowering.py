@@ -115,6 +115,7 @@ class Lowered(NamedTuple):
         peers: all ranks that this one sends to or receives from.
         receives: (peer, message, segment) -> index of the RECV segment.
         bytes_to, bytes_from: what this rank sends to and receives from each peer; of encoded segments, at most.
+        answering: peers that send to this rank only in answer to what they have received from it.
         frames_to: how many segments that is.
         readers: (payload, begin) -> how many segments read that segment of a payload, and how many of them send it.
         staging_bytes: an upper bound of what must be held because it may arrive before its dependencies are met, and
@@ -128,6 +129,7 @@ class Lowered(NamedTuple):
     receives: dict[tuple[int, int, int], int]
     bytes_to: dict[int, int]
     bytes_from: dict[int, int]
+    answering: frozenset[int]
     frames_to: dict[int, int]
     readers: dict[PayloadSegment, Readers]
     staging_bytes: int
@@ -162,6 +164,7 @@ def lower(
     itemsize: int,
     grid: Grid,
     payload_bound: Callable[[int], int] = lambda num_elements: 0,
+    answers: Callable[[int], bool] = lambda peer: False,
 ) -> Lowered:
     """Cut ``program`` into segments.
 
@@ -171,6 +174,7 @@ def lower(
         itemsize: bytes of an element on the wire.
         grid: where chunks are cut.
         payload_bound: the most bytes that a payload of so many elements may have.
+        answers: whether a peer sends to this rank only in answer; see ``only_answers``.
     """
     pieces_of_op = [_cut(op, num_elements, itemsize, grid) for op in program]
     first_index: list[int] = []
@@ -239,10 +243,22 @@ def lower(
         receives=receives,
         bytes_to=bytes_to,
         bytes_from=bytes_from,
+        answering=frozenset(filter(answers, bytes_from)),
         frames_to=frames_to,
         readers=readers,
         staging_bytes=staging_bytes,
     )
+
+
+def only_answers(program: Program, rank: int) -> bool:
+    """Whether whoever runs ``program`` sends nothing to ``rank`` before it has received something from it."""
+    is_after: list[bool] = []  # whether each op comes after a RECV from that rank, or is one
+    for op in program:
+        is_answer = any(is_after[dep] for dep in op.deps)
+        if op.kind is OpKind.SEND and op.peer == rank and not is_answer:
+            return False
+        is_after.append(is_answer or (op.kind is OpKind.RECV and op.peer == rank))
+    return True
 
 
 Cut = tuple[tuple[Piece, ...], tuple[Piece, ...]]  # (source pieces, target pieces) of one segment

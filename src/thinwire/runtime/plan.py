@@ -33,7 +33,7 @@ from thinwire.collective.schedule import (
 )
 from thinwire.collective.selection import Place, choose
 from thinwire.runtime.coding import Coding
-from thinwire.runtime.lowering import Grid, Lowered, grid_for, lower
+from thinwire.runtime.lowering import Grid, Lowered, grid_for, lower, only_answers
 from thinwire.runtime.memory import Arithmetic, Array, BufferPool, CodedTile, Memory
 from thinwire.runtime.reduction import DTYPES, DType, ReduceOp
 
@@ -309,7 +309,14 @@ def _lowered(
         assert codec is not None
         return codec.payload_bound((elements,)) if elements else 0
 
-    lowered = lower(schedule.program(rank), num_elements, dtype.itemsize, grid, payload_bound)
+    lowered = lower(
+        schedule.program(rank),
+        num_elements,
+        dtype.itemsize,
+        grid,
+        payload_bound,
+        lambda peer: only_answers(schedule.program(peer), rank),
+    )
     scratch_bytes = sum(sum(elements) * storage.itemsize for _, elements, storage in scratch)
     return Tile(lowered, tuple(scratch), lowered.staging_bytes + scratch_bytes)
 
