@@ -62,6 +62,7 @@ class Group:
         self.rank = rank
         self.num_ranks = len(contacts)
         self.group = group
+        self.track = f"group {group:016x}"  # of the trace
         self.timeout_s = timeout_s
         self.place = place_of([contact.host_key for contact in contacts], os.cpu_count() or 1)
         self._endpoint = endpoint
