@@ -4,13 +4,16 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinwire.collective.schedule import Buffer, Op, OpKind, Program, Ref
+from thinwire.collective import generate
+from thinwire.collective.algorithms import algorithms
+from thinwire.collective.schedule import Buffer, Collective, CollectiveKind, Op, OpKind, Program, Ref
 from thinwire.runtime.lowering import (
     LOCAL_GRID,
     NETWORK_GRID,
     Grid,
     Lowered,
     lower,
+    only_answers,
     pooled_bytes,
     segment_bytes_for,
 )
@@ -204,3 +207,16 @@ def test_segments_are_a_power_of_two_within_the_limits_of_the_grid(chunk_bytes: 
 
 def _by_kind(lowered: Lowered, kind: OpKind) -> list[int]:
     return [index for index, segment in enumerate(lowered.segments) if segment.kind is kind]
+
+
+def test_the_hub_of_a_star_answers_and_of_no_two_ranks_both_do() -> None:
+    star = generate(Collective(kind=CollectiveKind.ALL_REDUCE, num_ranks=4), "star")
+    assert only_answers(star.program(0), 1)
+    assert not only_answers(star.program(1), 0)
+    for algorithm in algorithms():
+        num_ranks = 2 if algorithm.kind is CollectiveKind.SEND_RECV else 5
+        schedule = generate(Collective(kind=algorithm.kind, num_ranks=num_ranks), algorithm.name)
+        programs = [schedule.program(rank) for rank in range(num_ranks)]
+        for a, program in enumerate(programs):
+            for b in {op.peer for op in program if op.kind is OpKind.SEND}:
+                assert not (only_answers(program, b) and only_answers(programs[b], a)), schedule

@@ -16,7 +16,7 @@ from thinwire.runtime import registration
 from thinwire.runtime.communicator import Communicator
 from thinwire.runtime.futures import StrandFuture, calling_callbacks_of
 from thinwire.runtime.job import Job
-from thinwire.runtime.lanes import Completion, Lane, all_of
+from thinwire.runtime.lanes import Completion, InOrder, Lane, all_of
 from thinwire.runtime.loopback import Loopback
 from thinwire.runtime.strand import Call, Strand
 from thinwire.runtime.torch_buffers import HostStaging, array_of, dtype_of, staging_for
@@ -66,6 +66,23 @@ def test_all_of_ends_with_the_last_and_the_first_error() -> None:
     with pytest.raises(AbortedError, match="b failed"):
         together.wait()
     all_of([]).wait()
+
+
+def test_what_is_done_in_order_waits_for_its_own_end_and_for_what_came_before() -> None:
+    queue, jobs, seen = InOrder(), [Job("a"), Job("b"), Job("c")], list[str]()
+    done = [threading.Event() for _ in jobs]
+    for job, event in zip(jobs, done, strict=True):
+        queue.after(job, lambda job=job, event=event: (seen.append(job.description), event.set()))
+    jobs[1].finish()
+    jobs[2].finish()
+    assert not any(event.is_set() for event in done)
+    jobs[0].finish(AbortedError("an error is an end too"))
+    assert all(event.wait(10) for event in done)
+    late = threading.Event()
+    queue.after(jobs[1], late.set)
+    assert late.wait(10)
+    queue.close()
+    assert seen == ["a", "b", "c"]
 
 
 # Futures --------------------------------------------------------------------------------------------------------

@@ -68,6 +68,8 @@ class Buffer(enum.StrEnum):
     ACCUMULATOR = "accumulator"
     PAYLOAD = "payload"
 
+    __hash__ = str.__hash__  # equal strings are equal; and unlike Enum's, it is not a call into Python
+
 
 class Ref(NamedTuple):
     """One chunk of one buffer of the rank at hand."""

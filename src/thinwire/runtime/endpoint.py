@@ -186,6 +186,10 @@ class Endpoint:
         """What traffic has taught of this process's wire, all peers together."""
         return self._watch.wire()
 
+    def carried(self) -> dict[str, LinkStatistics]:
+        """What the link to each peer has carried so far: by endpoint id."""
+        return {peer: link.statistics() for peer, link in list(self._links.items())}
+
     # For groups ------------------------------------------------------------------------------------------
 
     def link(self, contact: Contact) -> Link:
@@ -204,11 +208,11 @@ class Endpoint:
             early = self._inbox.take(flight.key)
         for item in early:
             if item.header.kind is Kind.GRANT:
-                self._deliver(flight, item)
+                self._deliver(flight, *item)
         flight.start()
         for item in early:
             if item.header.kind is not Kind.GRANT:
-                self._deliver(flight, item)
+                self._deliver(flight, *item)
         flight.launched()
 
     def retire(self, key: Key, staging_bytes: int) -> None:
@@ -252,7 +256,7 @@ class Endpoint:
                 operation.job.description,
                 operation.started_s,
                 self.clock.now_s(),
-                f"group {group.group:016x}",
+                group.track,
                 number=operation.number,
                 algorithm=operation.plan.schedule.algorithm,
                 bytes=call.tiled_bytes,
@@ -323,20 +327,19 @@ class Endpoint:
             )  # the peer made the link: keep it alive too
         kind = header.kind
         if kind is Kind.DATA or kind is Kind.GRANT or kind is Kind.ANNOUNCE:
-            item = Early(peer, header, list(payload))
             key = (header.group, header.operation, header.tile)
             flight = self._flights.get(key)
-            if flight is None and self._is_for_finished(peer, header):
-                return
             if flight is None:
+                if self._is_for_finished(peer, header):
+                    return
                 with self._lock:
                     flight = self._flights.get(key)
-                    if flight is None and not self._keep(key, item):
+                    if flight is None and not self._keep(key, Early(peer, header, list(payload))):
                         return
                 if flight is None:
                     self._announce(header)
                     return
-            self._deliver(flight, item)
+            self._deliver(flight, peer, header, payload)
         elif kind is Kind.CREDIT:
             self.allowances.restore(peer, header.signature)
         elif kind is Kind.FAIL:
@@ -355,8 +358,7 @@ class Endpoint:
 
     # ------------------------------------------------------------------------------------------------------------
 
-    def _deliver(self, flight: Flight, item: Early) -> None:
-        peer, header, payload = item
+    def _deliver(self, flight: Flight, peer: str, header: Header, payload: Sequence[memoryview]) -> None:
         if header.signature != flight.signature:
             self._on_mismatch(header)
             return

@@ -6,7 +6,9 @@ dependencies are met is staged and applied by whoever meets the last of them. On
 start on goes to the encoder's thread (``encoder``).
 
 Large transfers wait for the receiver's GRANT, so that they land straight in the user's memory; small ones leave at
-once, out of an allowance that the receiver renews (``inbox``).
+once, out of an allowance that the receiver renews (``inbox``). Data from the receiver says as much as its GRANT; where
+the schedule lets a rank send only in answer to such data, no GRANT is sent to it. (Both cannot wait for each other: the
+checker has proved that one of the two has something to send first.)
 """
 
 from __future__ import annotations
@@ -97,7 +99,7 @@ class Flight:
         self._announce = announce
         self._on_done = on_done
         self._lock = threading.Lock()
-        self._waiting_for = [segment.num_deps for segment in lowered.segments]
+        self._waiting_for = list(lowered.num_deps)
         self._num_left = len(lowered.segments)
         self._arrived = bytearray(len(lowered.segments))
         self._direct: set[int] = set()
@@ -113,12 +115,12 @@ class Flight:
 
     def start(self) -> None:
         """Grant, ask or announce, and run what needs nothing else."""
-        for rank in {**self.lowered.bytes_from, **self.lowered.bytes_to}:
+        for rank in self.lowered.peers:
             self.wires.link(rank)  # even if there is nothing to say yet: only over a link is its end noticed
         for rank, num_bytes in self.lowered.bytes_from.items():
-            if num_bytes > EAGER_BYTES:
+            if num_bytes > EAGER_BYTES and rank not in self.lowered.answering:
                 self._send_control(Kind.GRANT, rank)
-        ready = [i for i, segment in enumerate(self.lowered.segments) if not segment.num_deps]
+        ready = list(self.lowered.first)
         for rank, num_bytes in self.lowered.bytes_to.items():
             if num_bytes <= EAGER_BYTES and self.wires.take_allowance(
                 rank, num_bytes, self.lowered.frames_to[rank]
@@ -170,6 +172,8 @@ class Flight:
         index = self._receive_of(rank, header)
         if index is None:
             return
+        if rank not in self._cleared and self.lowered.bytes_to.get(rank, 0) > EAGER_BYTES:
+            self.handle_grant(rank)
         if index in self._direct:
             self._run(self._complete(index))
             return

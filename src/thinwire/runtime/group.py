@@ -62,6 +62,7 @@ class Group:
         self.rank = rank
         self.num_ranks = len(contacts)
         self.group = group
+        self.track = f"group {group:016x}"  # of the trace
         self.timeout_s = timeout_s
         self.place = place_of([contact.host_key for contact in contacts], os.cpu_count() or 1)
         self._endpoint = endpoint
@@ -73,7 +74,7 @@ class Group:
         self._operations: dict[tuple[int, int], Operation] = {}  # in the order of the calls
         self._streams: dict[int, tuple[int, int]] = {}  # stream id -> (source rank, tag), of receives
         self._any_receives: list[Receive] = []
-        self._recent_calls: dict[tuple[int, int], tuple[str, int]] = {}  # -> the call in words, its signature
+        self._recent_calls: dict[tuple[int, int], Plan] = {}
         self._mismatch: Mismatch | None = None
         self._left: dict[int, str] = {}  # rank -> why it is no longer there
         self._error: ThinwireError | None = None
@@ -82,7 +83,8 @@ class Group:
 
     def submit(self, call: Call, chunks: Mapping[Buffer, Sequence[Array]], options: CallOptions) -> Job:
         """Run a collective. Raises UsageError if there is no way to do what the call asks for."""
-        return self._start(plan_for(call), chunks, self, self.group, Job(str(call)), options)
+        plan = plan_for(call)
+        return self._start(plan, chunks, self, self.group, Job(plan.description), options)
 
     def send(self, data: Array, to: int, tag: int, dtype: DType, options: CallOptions) -> Job:
         plan = plan_for(pair_call(0, data, dtype, self.place, options))
@@ -171,7 +173,7 @@ class Group:
             memory = options.memory
             coding = Coding(plan.call.codec, memory, plan.num_elements, self.rank, number)
         self._next_number[group] = number + 1
-        self._remember(group, number, f"{plan.call} by {plan.schedule.algorithm}", plan.signature)
+        self._remember(group, number, plan)
         operation = self._operations[group, number] = Operation(
             plan,
             chunks,
@@ -336,7 +338,8 @@ class Group:
                 deadline_s = self._endpoint.clock.now_s() + MISMATCH_GRACE_S
                 self._mismatch = Mismatch(group, number, deadline_s)
                 self._endpoint.wake_at(deadline_s)
-            mine, _ = self._recent_calls.get((self._mismatch.group, self._mismatch.number), ("", 0))
+            plan = self._recent_calls.get((self._mismatch.group, self._mismatch.number))
+            mine = f"{plan.description} by {plan.schedule.algorithm}" if plan else ""
             tell = bool(mine) and self._mismatch.add(self.rank, self._host(self.rank), mine)
         if tell:
             self._tell_all("the ranks disagree", call=mine)
@@ -426,7 +429,7 @@ class Group:
             is_pending = (group, number) in self._operations or number >= self._next_number.get(group, 0)
             if is_pending or self._error is not None or (group, number) not in self._recent_calls:
                 return None
-            return self._recent_calls[group, number][1]
+            return self._recent_calls[group, number].signature
 
     def estimates(self) -> dict[int, LinkEstimate]:
         """What is known of the links to the other ranks."""
@@ -445,8 +448,8 @@ class Group:
     def peers(self) -> Iterable[str]:
         return self._rank_of
 
-    def _remember(self, group: int, number: int, call: str, signature: int) -> None:
-        self._recent_calls[group, number] = call, signature
+    def _remember(self, group: int, number: int, plan: Plan) -> None:
+        self._recent_calls[group, number] = plan
         if len(self._recent_calls) > NUM_CALLS_REMEMBERED:
             del self._recent_calls[next(iter(self._recent_calls))]
 

@@ -74,7 +74,7 @@ class Credits:
     def consumed(self, peer: str, amount: int) -> None:
         with self._lock:
             owed = self._owed.get(peer, 0) + amount
-            tell = owed >= ALLOWANCE_BYTES // 4
+            tell = owed >= ALLOWANCE_BYTES // 2
             self._owed[peer] = 0 if tell else owed
         if tell:
             self._send_credit(peer, owed)

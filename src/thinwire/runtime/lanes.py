@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
@@ -75,6 +76,53 @@ class Lane:
     def _run(self) -> None:
         while (do := self._queue.get()) is not None:
             do()
+
+
+class InOrder:
+    """A lane on which each thing is done after something of its own has ended, in the order of ``after``.
+
+    The thread wakes when it has something to do: it does not wait beside those who wait for the same end.
+    """
+
+    def __init__(self) -> None:
+        self._lane = Lane()
+        self._lock = threading.Lock()
+        self._waiting: deque[_Waiting] = deque()
+
+    def after(self, end: Job | Completion, do: Callable[[], object]) -> None:
+        """Have ``do`` called once ``end`` has ended and what was given before has been done. It must not raise."""
+        waiting = _Waiting(do)
+        with self._lock:
+            self._waiting.append(waiting)
+
+        def on_end(_: object) -> None:
+            with self._lock:
+                waiting.has_ended = True
+                is_next = self._waiting[0].has_ended
+            if is_next:
+                self._lane.submit(self._drain)
+
+        end.add_done_callback(on_end)
+
+    def close(self) -> None:
+        """Let the thread end after what may be done by now. Whatever ends later starts another."""
+        self._lane.close()
+
+    def _drain(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting or not self._waiting[0].has_ended:
+                    return
+                waiting = self._waiting.popleft()
+            waiting.do()
+
+
+class _Waiting:
+    __slots__ = ("do", "has_ended")
+
+    def __init__(self, do: Callable[[], object]) -> None:
+        self.do = do
+        self.has_ended = False
 
 
 def all_of(jobs: Sequence[Job | Completion]) -> Completion:

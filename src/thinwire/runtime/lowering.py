@@ -110,8 +110,12 @@ class Lowered(NamedTuple):
 
     Attributes:
         segments: all segments; an index into this tuple names one.
+        num_deps: how many segments each of them waits for.
+        first: those that wait for none.
+        peers: all ranks that this one sends to or receives from.
         receives: (peer, message, segment) -> index of the RECV segment.
         bytes_to, bytes_from: what this rank sends to and receives from each peer; of encoded segments, at most.
+        answering: peers that send to this rank only in answer to what they have received from it.
         frames_to: how many segments that is.
         readers: (payload, begin) -> how many segments read that segment of a payload, and how many of them send it.
         staging_bytes: an upper bound of what must be held because it may arrive before its dependencies are met, and
@@ -119,9 +123,13 @@ class Lowered(NamedTuple):
     """
 
     segments: tuple[Segment, ...]
+    num_deps: tuple[int, ...]
+    first: tuple[int, ...]
+    peers: tuple[int, ...]
     receives: dict[tuple[int, int, int], int]
     bytes_to: dict[int, int]
     bytes_from: dict[int, int]
+    answering: frozenset[int]
     frames_to: dict[int, int]
     readers: dict[PayloadSegment, Readers]
     staging_bytes: int
@@ -156,6 +164,7 @@ def lower(
     itemsize: int,
     grid: Grid,
     payload_bound: Callable[[int], int] = lambda num_elements: 0,
+    answers: Callable[[int], bool] = lambda peer: False,
 ) -> Lowered:
     """Cut ``program`` into segments.
 
@@ -165,6 +174,7 @@ def lower(
         itemsize: bytes of an element on the wire.
         grid: where chunks are cut.
         payload_bound: the most bytes that a payload of so many elements may have.
+        answers: whether a peer sends to this rank only in answer; see ``only_answers``.
     """
     pieces_of_op = [_cut(op, num_elements, itemsize, grid) for op in program]
     first_index: list[int] = []
@@ -225,7 +235,30 @@ def lower(
                 bytes_from[op.peer] = bytes_from.get(op.peer, 0) + num_bytes
                 if dependencies[index] and not writes_payload:
                     staging_bytes += num_bytes
-    return Lowered(tuple(segments), receives, bytes_to, bytes_from, frames_to, readers, staging_bytes)
+    return Lowered(
+        segments=tuple(segments),
+        num_deps=tuple(segment.num_deps for segment in segments),
+        first=tuple(index for index, segment in enumerate(segments) if not segment.num_deps),
+        peers=tuple({**bytes_from, **bytes_to}),
+        receives=receives,
+        bytes_to=bytes_to,
+        bytes_from=bytes_from,
+        answering=frozenset(filter(answers, bytes_from)),
+        frames_to=frames_to,
+        readers=readers,
+        staging_bytes=staging_bytes,
+    )
+
+
+def only_answers(program: Program, rank: int) -> bool:
+    """Whether whoever runs ``program`` sends nothing to ``rank`` before it has received something from it."""
+    is_after: list[bool] = []  # whether each op comes after a RECV from that rank, or is one
+    for op in program:
+        is_answer = any(is_after[dep] for dep in op.deps)
+        if op.kind is OpKind.SEND and op.peer == rank and not is_answer:
+            return False
+        is_after.append(is_answer or (op.kind is OpKind.RECV and op.peer == rank))
+    return True
 
 
 Cut = tuple[tuple[Piece, ...], tuple[Piece, ...]]  # (source pieces, target pieces) of one segment

@@ -75,7 +75,7 @@ class Memory:
         coded: how to encode and decode, for collectives that do.
     """
 
-    __slots__ = ("_arithmetic", "_borrowed", "_bytes", "_chunks", "_coded", "_itemsize")
+    __slots__ = ("_arithmetic", "_borrowed", "_chunks", "_coded", "_itemsize")
 
     def __init__(
         self,
@@ -90,17 +90,10 @@ class Memory:
         self._chunks = chunks
         self._itemsize = itemsize
         self._arithmetic = arithmetic
-        self._bytes: dict[Buffer, list[memoryview]] = {
-            buffer: [array.view(np.uint8).data for array in arrays]
-            for buffer, arrays in chunks.items()
-            if buffer is not Buffer.ACCUMULATOR
-        }
 
     def bytes_of(self, piece: Piece) -> memoryview:
         """The piece as writable bytes."""
-        return self._bytes[piece.buffer][piece.chunk][
-            piece.begin * self._itemsize : piece.end * self._itemsize
-        ]
+        return self._array(piece).view(np.uint8).data
 
     def apply_received(self, segment: Segment, payload: memoryview) -> None:
         """Store or reduce a received segment into its target."""

@@ -33,7 +33,7 @@ from thinwire.collective.schedule import (
 )
 from thinwire.collective.selection import Place, choose
 from thinwire.runtime.coding import Coding
-from thinwire.runtime.lowering import Grid, Lowered, grid_for, lower
+from thinwire.runtime.lowering import Grid, Lowered, grid_for, lower, only_answers
 from thinwire.runtime.memory import Arithmetic, Array, BufferPool, CodedTile, Memory
 from thinwire.runtime.reduction import DTYPES, DType, ReduceOp
 
@@ -110,6 +110,7 @@ class Plan:
     """How a call runs on this rank.
 
     Attributes:
+        description: the call in words.
         signature: 64 bits that are equal on all ranks that make the same call with the same schedule.
         num_tiles: how many slices it runs in.
     """
@@ -117,8 +118,9 @@ class Plan:
     def __init__(self, call: Call, schedule: Schedule) -> None:
         self.call = call
         self.schedule = schedule
+        self.description = str(call)
         common = (
-            str(call),
+            self.description,
             call.dtype.name,
             call.common_sizes,
             schedule.fingerprint,
@@ -138,6 +140,12 @@ class Plan:
             buffer: _data_sizes(sizes[0], schedule) if buffer is Buffer.DATA else sizes
             for buffer, sizes in call.sizes
         }
+        self._data_bounds = [
+            bound
+            for buffer, sizes in call.sizes
+            if buffer is Buffer.DATA
+            for bound in pairwise(chunk_bounds(sizes[0], schedule.weights))
+        ]
         self._tiles: dict[int, Tile] = {}
         # One rank may round out for all (a star's hub), and then has divided for all. What is decoded as a result has
         # been divided too.
@@ -148,12 +156,13 @@ class Plan:
 
     def split(self, data: Array) -> list[Array]:
         """The DATA chunks of an in-place collective, as views."""
-        bounds = chunk_bounds(data.size, self.schedule.weights)
-        return [data[begin:end] for begin, end in pairwise(bounds)]
+        return [data[begin:end] for begin, end in self._data_bounds]
 
-    def tile_of(self, arrays: Sequence[Array], index: int) -> list[Array]:
+    def tile_of(self, arrays: Sequence[Array], index: int) -> Sequence[Array]:
         """The slice of each array that belongs to one tile."""
         tiles = self.num_tiles
+        if tiles == 1:
+            return arrays
         return [
             array[_bound(array.size, index, tiles) : _bound(array.size, index + 1, tiles)] for array in arrays
         ]
@@ -300,7 +309,14 @@ def _lowered(
         assert codec is not None
         return codec.payload_bound((elements,)) if elements else 0
 
-    lowered = lower(schedule.program(rank), num_elements, dtype.itemsize, grid, payload_bound)
+    lowered = lower(
+        schedule.program(rank),
+        num_elements,
+        dtype.itemsize,
+        grid,
+        payload_bound,
+        lambda peer: only_answers(schedule.program(peer), rank),
+    )
     scratch_bytes = sum(sum(elements) * storage.itemsize for _, elements, storage in scratch)
     return Tile(lowered, tuple(scratch), lowered.staging_bytes + scratch_bytes)
 

@@ -321,7 +321,7 @@ class ThinwireProcessGroup(TorchCalls, ProcessGroup):  # type: ignore[misc]  # t
             else:
                 end.set_result(None)
 
-        strand.callbacks.submit(run)
+        strand.callbacks.after(all_of([]), run)
         return ThinwireWork(self._track(end), outputs, HostStaging(), strand)
 
     def _track(self, end: Job | Completion) -> Job | Completion:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from thinwire.runtime.communicator import Communicator
 from thinwire.runtime.job import Job
-from thinwire.runtime.lanes import Completion, Lane
+from thinwire.runtime.lanes import Completion, InOrder, Lane
 from thinwire.runtime.torch_buffers import Staging
 
 Call = Callable[[Communicator], Job | Completion]
@@ -30,14 +30,14 @@ class Strand:
         name: equal on all ranks, different for each strand of each group.
 
     Attributes:
-        callbacks: the lane for callbacks of the futures of collectives, in the order of the calls.
+        callbacks: where the futures of collectives are completed, in the order of the calls.
         completions: the lane for what follows the end of a call, in the order in which calls end.
     """
 
     def __init__(self, communicator: Communicator, name: str) -> None:
         self.communicator = communicator
         self.name = name
-        self.callbacks = Lane()
+        self.callbacks = InOrder()
         self.completions = Lane()
         self._feeder: Lane | None = None
 

@@ -11,6 +11,7 @@ Not here: the order of these steps and the threads they run on (``strand``).
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -108,17 +109,17 @@ def staging_for(name: str, tensors: Sequence[Tensor]) -> Staging:
     Raises:
         UsageError: they are not dense, not on one device, or on one that thinwire does not reach.
     """
+    for tensor in tensors:
+        if tensor.layout is not torch.strided:
+            kind = str(tensor.layout).removeprefix("torch.")
+            raise UsageError(f"{name} needs dense tensors, found {kind}: call .to_dense() first")
+    if all(tensor.is_cpu for tensor in tensors):
+        return HostStaging()
     devices = {tensor.device for tensor in tensors}
     if len(devices) > 1:
         places = " and ".join(sorted(map(str, devices)))
         raise UsageError(f"{name} needs its tensors on one device, found {places}: move them together first")
-    for tensor in tensors:
-        if tensor.layout != torch.strided:
-            kind = str(tensor.layout).removeprefix("torch.")
-            raise UsageError(f"{name} needs dense tensors, found {kind}: call .to_dense() first")
     device = devices.pop()
-    if device.type == "cpu":
-        return HostStaging()
     if device.type == "cuda":
         from thinwire.runtime.cuda_staging import CudaStaging
 
@@ -151,7 +152,9 @@ def array_of(tensor: Tensor) -> Array:
     >>> array_of(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
     array([1., 2., 3., 4.], dtype=float32)
     """
-    flat = tensor.detach().reshape(-1)
+    flat = tensor.detach() if tensor.requires_grad else tensor
+    if flat.dim() != 1:
+        flat = flat.reshape(-1)
     if flat.dtype == torch.bfloat16:
         flat = flat.view(torch.uint16)
     elif _name(flat.dtype) not in DTYPES:
@@ -178,5 +181,6 @@ def refuse_overlap(tensor: Tensor) -> None:
         )
 
 
+@functools.cache
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")

@@ -67,15 +67,19 @@ class Reduction(NamedTuple):
         dtype = reducible_dtype_of(name, torch_dtype)
         state: Any = op.__getstate__()
         kind, factor = state
+        if kind in _OPS:
+            return cls(_OPS[kind], dtype)
         if kind == TorchReduceOp.AVG:
             if dtype.name == "bool":
                 raise UsageError(f"{name}: an average of bool is not defined: convert it to float32 first")
             return cls(ReduceOp.SUM, dtype, average=True)
-        if kind == TorchReduceOp.PREMUL_SUM:
-            if isinstance(factor, Tensor) and factor.numel() != 1:
-                raise UsageError(f"{name}: a pre-multiplied sum takes one factor, found {factor.numel()}")
-            return cls(ReduceOp.SUM, dtype, premultiply=float(factor))
-        return cls(ReduceOp[kind.name], dtype)
+        assert kind == TorchReduceOp.PREMUL_SUM, kind
+        if isinstance(factor, Tensor) and factor.numel() != 1:
+            raise UsageError(f"{name}: a pre-multiplied sum takes one factor, found {factor.numel()}")
+        return cls(ReduceOp.SUM, dtype, premultiply=float(factor))
+
+
+_OPS: dict[Any, ReduceOp] = {getattr(TorchReduceOp, op.name): op for op in ReduceOp}
 
 
 class Coded(NamedTuple):
@@ -91,6 +95,8 @@ class Coded(NamedTuple):
 
     def options(self, options: CallOptions) -> CallOptions:
         """The options of the call with these."""
+        if self is EXACT:
+            return options
         priority = options.priority if self.priority is None else self.priority
         return msgspec.structs.replace(options, codec=self.codec, memory=self.memory, priority=priority)
 

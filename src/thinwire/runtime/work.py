@@ -108,7 +108,7 @@ class ThinwireWork(Work):
                 lambda _: self._strand.completions.submit(lambda: self._complete(future))
             )
         else:
-            self._strand.callbacks.submit(lambda: self._complete(future))
+            self._strand.callbacks.after(self._end, lambda: self._complete(future))
         return future
 
     def _complete(self, future: StrandFuture) -> None:
