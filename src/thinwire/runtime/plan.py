@@ -300,7 +300,13 @@ def _lowered(
         assert codec is not None
         return codec.payload_bound((elements,)) if elements else 0
 
-    lowered = lower(schedule.program(rank), num_elements, dtype.itemsize, grid, payload_bound)
+    lowered = lower(
+        schedule.program(rank),
+        num_elements,
+        dtype.itemsize,
+        grid,
+        None if codec is None else payload_bound,
+    )
     scratch_bytes = sum(sum(elements) * storage.itemsize for _, elements, storage in scratch)
     return Tile(lowered, tuple(scratch), lowered.staging_bytes + scratch_bytes)
 
