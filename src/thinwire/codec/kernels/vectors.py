@@ -174,6 +174,15 @@ def _type_seen_as(context: Any, vector: Any, element: Any) -> Any:
     return _typed(kind(vector, element), lambda builder, value, _: builder.bitcast(value, kind.llvm))
 
 
+def _type_swapped(context: Any, vector: Any, distance: Any) -> Any:
+    places = [lane ^ distance.literal_value for lane in range(vector.width)]
+    return _typed(vector(vector, distance), lambda builder, value, _: _shuffled(builder, value, places))
+
+
+def _type_mask_of(context: Any, condition: Any) -> Any:
+    return _typed(types.uint32(condition), lambda builder, value: builder.bitcast(value, ir.IntType(LANES)))
+
+
 def _type_products(context: Any, left: Any, right: Any) -> Any:
     kind = Vector(types.int32, left.width // 2)
 
@@ -242,6 +251,10 @@ choose: Any = intrinsic(_type_choose)
 converted: Any = intrinsic(_type_converted)
 # (vector, type): the same bits, as more, as many or fewer elements.
 seen_as: Any = intrinsic(_type_seen_as)
+# (vector, distance): lane i has what lane i ^ distance had; the distance is a constant.
+swapped: Any = intrinsic(prefer_literal=True)(_type_swapped)
+# (condition): its 32 truths as one uint32, the first in the lowest bit.
+mask_of: Any = intrinsic(_type_mask_of)
 # (left, right) of int16: 16 int32, each the sum of the products of two neighbours.
 products: Any = intrinsic(_type_products)
 # (vector): float32 added as the lower half to the upper until one is left; signed integers as int64.
