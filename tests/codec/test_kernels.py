@@ -33,15 +33,21 @@ def _same(left: Array, right: Array) -> None:
 @given(BITS, st.sampled_from(["float16", "bfloat16", "float8_e4m3", "float8_e5m2"]), st.sampled_from([8, 32]))
 def test_casts_are_their_numpy_twins(values: Array, to: str, block: int) -> None:
     codec = Cast(to, block)  # type: ignore[arg-type]
-    payloads, added = [], []
+    payloads, added, owed, residuals = [], [], [], []
     for kernels in (cast._kernels(), floats_numpy):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cast, "_kernels", lambda kernels=kernels: kernels)
             payloads.append(codec.encode(values).payload)
             added.append(np.ones(values.size, np.float32))
             codec.add_decoded(payloads[-1], added[-1])
+            residuals.append(values[::-1].copy())
+            owing = payloads[-1].copy()
+            codec.encode_with_residual(values, residuals[-1], (), 0, owing, ())
+            owed.append(owing)
     np.testing.assert_array_equal(*payloads)
+    np.testing.assert_array_equal(*owed)
     _same(*added)
+    _same(*residuals)
 
 
 @given(BITS)

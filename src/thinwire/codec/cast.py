@@ -14,6 +14,7 @@ Not here: blocks with fewer bits (``quantize``).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -63,33 +64,49 @@ class Cast(Codec):
     def encode_into(
         self, values: Floats, state: State, seed: int, payload: Payload, next_state: State
     ) -> int:
-        source = values.reshape(-1)
-        end = self.payload_bound(values.shape)
-        num_blocks = -(-source.size // self.block)
-        halves = None if self.to in _FLOAT8 else _aligned(payload[:end], np.uint16)
+        flat = values.reshape(-1)
+        if self.to == "bfloat16":
+            kernel = _kernels().to_bfloat16
+            return self._encode_16(
+                payload, flat.size, lambda part, out: kernel(flat[part].view(np.uint32), out)
+            )
+        if self.to == "float16":
+            kernel = _kernels().to_float16
+            return self._encode_16(payload, flat.size, lambda part, out: kernel(flat[part], out))
+        num_blocks = -(-flat.size // self.block)
+        end = num_blocks + flat.size
 
         def encode_part(first: int, last: int) -> None:
             part = slice(first * self.block, last * self.block)
-            if halves is None:
-                codes = payload[num_blocks:end][part]
-                _kernels().to_float8(source[part], _FLOAT8[self.to], self.block, payload[first:last], codes)
-            elif self.to == "bfloat16":
-                _kernels().to_bfloat16(source[part].view(np.uint32), halves[part])
-            else:
-                _kernels().to_float16(source[part], halves[part])
+            codes = payload[num_blocks:end][part]
+            _kernels().to_float8(flat[part], _FLOAT8[self.to], self.block, payload[first:last], codes)
 
         in_parts(num_blocks, self.block, encode_part)
-        if halves is not None and not np.may_share_memory(halves, payload):
-            payload[:end] = halves.view(np.uint8)
         return end
 
     def encode_with_residual(
         self, values: Floats, residual: Floats, state: State, seed: int, payload: Payload, next_state: State
     ) -> int:
+        if self.to not in _FLOAT8:
+            flat, owed = values.reshape(-1), residual.reshape(-1)
+            kernel = _kernels().owe_bfloat16 if self.to == "bfloat16" else _kernels().owe_float16
+            return self._encode_16(payload, flat.size, lambda part, out: kernel(flat[part], owed[part], out))
         with np.errstate(all="ignore"):
             num_bytes = super().encode_with_residual(values, residual, state, seed, payload, next_state)
         residual[~np.isfinite(residual)] = 0
         return num_bytes
+
+    def _encode_16(self, payload: Payload, size: int, write: Callable[[slice, Array], None]) -> int:
+        """Have the 16 bits of each part of the values written where they belong."""
+        halves = _aligned(payload[: 2 * size], np.uint16)
+        in_parts(
+            -(-size // self.block),
+            self.block,
+            lambda first, last: write(part := slice(first * self.block, last * self.block), halves[part]),
+        )
+        if not np.may_share_memory(halves, payload):
+            payload[: 2 * size] = halves.view(np.uint8)
+        return 2 * size
 
     def decode_into(self, payload: Payload, out: Floats) -> None:
         flat = self._checked(payload, out)

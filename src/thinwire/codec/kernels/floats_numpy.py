@@ -80,6 +80,24 @@ def add_bfloat16(source: Array, target: Array) -> None:
         target += (source.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
+def owe_float16(source: Array, residual: Array, target: Array) -> None:
+    """``source + residual`` as the bits of float16, and in ``residual`` what they lack, or 0 where it is not finite."""
+    with np.errstate(all="ignore"):
+        total = source + residual
+        to_float16(total, target)
+        left = total - target.view(np.float16)
+    residual[:] = np.where(np.isfinite(left), left, 0)
+
+
+def owe_bfloat16(source: Array, residual: Array, target: Array) -> None:
+    """The same as the bits of bfloat16."""
+    with np.errstate(all="ignore"):
+        total = source + residual
+        to_bfloat16(total.view(np.uint32), target)
+        left = total - (target.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    residual[:] = np.where(np.isfinite(left), left, 0)
+
+
 def to_float8(source: Array, form: Format, block: int, scales: Array, codes: Array) -> None:
     """Float32 ``source`` as ``codes``, and a power of two plus 127 in ``scales`` for each block."""
     table = form.values()[: form.most_code + 1].astype(np.float64)
