@@ -119,7 +119,7 @@ class Quantize(Codec):
         ):  # the squared cosine of x and q is at least their least mean over their largest
             least, largest = self._table[len(self._table) // 2], self._table[-1]
             return sqrt(width * float(largest) / float(least))
-        return 1 + 1e-5
+        return sqrt(1 + 0.25 / units_of(self.block) ** 2) + 1e-5
 
     def encode_into(
         self, values: Floats, state: State, seed: int, payload: Payload, next_state: State
