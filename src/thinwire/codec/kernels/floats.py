@@ -118,9 +118,26 @@ def add_float16(source: Array, target: Array) -> None:
         target[i] += _from_float16(source[i])
 
 
-@compiled(read_only(types.float32), *[types.int64] * 4, types.uint8[::1], types.uint8[::1])
+@numba.njit(nogil=True, forceinline=True)
+def _from_float8(code: np.uint32, shift: np.uint32, lift: np.float32, most: np.uint32) -> np.float32:
+    magnitude = code & _u4(0x7F)
+    value = _f4(_u4(magnitude << shift).view(np.float32) * lift)
+    value = _f4(np.nan) if magnitude > most else value
+    return -value if code >= _u4(128) else value
+
+
+@compiled(
+    read_only(types.float32), types.float32[::1], *[types.int64] * 4, types.uint8[::1], types.uint8[::1]
+)
 def _to_float8(
-    source: Array, fraction_bits: int, bias: int, most_code: int, block: int, scales: Array, codes: Array
+    source: Array,
+    residual: Array,
+    fraction_bits: int,
+    bias: int,
+    most_code: int,
+    block: int,
+    scales: Array,
+    codes: Array,
 ) -> None:
     shift = _u4(23 - fraction_bits)
     half = _u4((1 << (22 - fraction_bits)) - 1)
@@ -128,19 +145,30 @@ def _to_float8(
     least_normal = _f4(2.0 ** (1 - bias))
     adder = _f4(2.0 ** (24 - bias - fraction_bits))
     adder_bits = adder.view(np.uint32)
+    lift = _f4(2.0 ** (127 - bias))
     most = _u4(most_code)
     most_exponent = (most_code >> fraction_bits) - bias
     fraction = (most_code & ((1 << fraction_bits) - 1)) << (23 - fraction_bits)
+    totals = np.empty(block, np.float32)
     for number in range(scales.size):
-        here = source[number * block : (number + 1) * block]
+        values = source[number * block : (number + 1) * block]
+        here = totals[: values.size]
+        owed = residual[number * block : (number + 1) * block]
         out = codes[number * block : (number + 1) * block]
         bits = here.view(np.uint32)
+        if residual.size:
+            for i in range(here.size):
+                here[i] = values[i] + owed[i]
+        else:
+            for i in range(here.size):
+                here[i] = values[i]
         top = _u4(0)
         for i in range(bits.size):
             top = max(top, bits[i] & _u4(0x7FFFFFFF))
         if top >= _u4(0x7F800000):
             scales[number] = _u1(NOT_FINITE)
             out[:] = _u1(0)
+            owed[:] = _f4(0)
             continue
         power = int(top >> _u4(23)) - 127 - most_exponent
         if int(top & _u4(0x7FFFFF)) > fraction:
@@ -156,6 +184,10 @@ def _to_float8(
             large = _u4(_u4(_u4(magnitude + half) + (_u4(magnitude >> shift) & _u4(1))) >> shift) - rebias
             code = small if abs(value) < least_normal else min(_u4(large), most)
             out[i] = _u1(_u4(code) | _u4(_u4(own >> _u4(31)) << _u4(7)))
+        if residual.size:
+            back = _u4((power + 127) << 23).view(np.float32)
+            for i in range(here.size):
+                owed[i] = here[i] - _f4(_from_float8(_u4(out[i]), shift, lift, most) * back)
 
 
 @compiled(read_only(types.uint8), read_only(types.float32), *[types.int64] * 4, types.float32[::1])
@@ -170,17 +202,12 @@ def _add_float8(
         here = target[number * block : (number + 1) * block]
         source = codes[number * block : (number + 1) * block]
         for i in range(here.size):
-            code = _u4(source[i])
-            magnitude = code & _u4(0x7F)
-            value = _f4(_u4(magnitude << shift).view(np.float32) * lift)
-            value = _f4(np.nan) if magnitude > most else value
-            value = -value if code >= _u4(128) else value
-            here[i] += _f4(value * factor)
+            here[i] += _f4(_from_float8(_u4(source[i]), shift, lift, most) * factor)
 
 
-def to_float8(source: Array, form: Format, block: int, scales: Array, codes: Array) -> None:
+def to_float8(source: Array, residual: Array, form: Format, block: int, scales: Array, codes: Array) -> None:
     """As ``floats_numpy.to_float8``."""
-    _to_float8(source, form.fraction_bits, form.bias, form.most_code, block, scales, codes)
+    _to_float8(source, residual, form.fraction_bits, form.bias, form.most_code, block, scales, codes)
 
 
 def add_float8(codes: Array, factors: Array, form: Format, block: int, target: Array) -> None:
