@@ -38,6 +38,7 @@ FRAME_BYTES, PAYLOAD_BYTES = 1514, 1448
 SCENARIOS = {"lan-1g": 1e9, "office-100m": 100e6}  # and the rate of every host's link in bits a second
 FIDELITIES = (
     "exact",
+    "cast(to=bfloat16)",
     "quantize(bits=8)",
     "quantize(bits=4)",
     "quantize(bits=2)",

@@ -11,6 +11,9 @@
     python benchmarks/codec_speed.py > benchmarks/results/codec_speed.json
     python -m benchmarks.autopilot --append benchmarks/results/autopilot.json (and --model text, --seeds 0,1,2)
     python -m benchmarks.autopilot --plot docs
+    python benchmarks/codec_limits.py > benchmarks/results/codec_limits.json
+    python benchmarks/codec_stages.py > benchmarks/results/codec_stages.json
+    python benchmarks/coded_all_reduce.py > benchmarks/results/coded_all_reduce.json
     python -m benchmarks.readme
 
 A table stands between ``<!-- measured: NAME -->`` and ``<!-- measured: end -->``. A test compares the pages with this,
@@ -40,7 +43,8 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
 GUIDES = ROOT / "docs" / "guides"
-PAGES = (README, GUIDES / "lab.md", GUIDES / "probe.md", GUIDES / "codecs.md", GUIDES / "autopilot.md")
+GUIDES_MEASURED = ("lab", "probe", "codecs", "sparse-codecs", "fidelity", "autopilot")
+PAGES = (README, *(GUIDES / f"{name}.md" for name in GUIDES_MEASURED))
 BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(\n<!-- measured: end -->)", re.DOTALL)
 SHOWN_RANKS = 4
 T = TypeVar("T")
@@ -225,6 +229,43 @@ def _autopilot() -> Iterator[str]:
     yield from autopilot_tables(autopilot_runs.load())
 
 
+def _codec_limits() -> Iterator[str]:
+    yield "| what | measured | least there can be | ratio | bound |"
+    yield "| --- | ---: | ---: | ---: | ---: |"
+    for row in msgspec.json.decode((RESULTS / "codec_limits.json").read_bytes()):
+        yield (
+            f"| {row['what']} | {row['figure']:.4g} {row['unit']} | {row['optimum']:.4g} "
+            f"| {row['ratio']:.3f} | {row['bound']} |"
+        )
+
+
+def _codec_stages() -> Iterator[str]:
+    yield "| what | throughput | ratio to copying | asked |"
+    yield "| --- | ---: | ---: | ---: |"
+    for row in msgspec.json.decode((RESULTS / "codec_stages.json").read_bytes()):
+        asked = ""
+        if "bound" in row:
+            is_rate = row["bound_is_of"] != "ratio"
+            asked = format_rate(row["bound"] * 1e6) if is_rate else f"a ratio of {row['bound']}"
+            asked += ", missed" if row[row["bound_is_of"]] < row["bound"] else ""
+        rate = format_rate(row["megabytes_per_s"] * 1e6)
+        yield f"| {row['what']} | {rate} | {row['ratio']:.2f} | {asked} |"
+
+
+def _coded_all_reduce() -> Iterator[str]:
+    yield "An all-reduce of 25 MB of float32 among four ranks on two cores, with error feedback, from the barrier"
+    yield "before the call to the slowest rank's end; the share of what the links allow for the bytes that travel:\n"
+    yield "| network | fidelity | time | share of the link | a rank's cores | the call itself |"
+    yield "| --- | --- | ---: | ---: | ---: | ---: |"
+    for row in msgspec.json.decode((RESULTS / "coded_all_reduce.json").read_bytes()):
+        share = f"{row['share_of_link']:.0%}" if row["share_of_link"] is not None else ""
+        times = (format_seconds(row[name]) for name in ("cpu_s", "submit_s"))
+        yield (
+            f"| `{row['network']}` | `{row['fidelity']}` | {format_seconds(row['time_s'])} | {share} "
+            f"| {' | '.join(times)} |"
+        )
+
+
 BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "all_reduce": _all_reduce,
     "all_reduce_tcp": _tcp,
@@ -235,6 +276,9 @@ BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "forecast": _forecast,
     "codecs": _codecs,
     "autopilot": _autopilot,
+    "codec_limits": _codec_limits,
+    "codec_stages": _codec_stages,
+    "coded_all_reduce": _coded_all_reduce,
 }
 
 

@@ -11,12 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinwire.codec import cast, rotate
+from thinwire.codec import cast, rotate, sign
 from thinwire.codec.base import Array
 from thinwire.codec.cast import Cast
-from thinwire.codec.kernels import floats_numpy, hadamard_numpy, levels
+from thinwire.codec.kernels import floats_numpy, hadamard_numpy, levels, sign_numpy
 from thinwire.codec.quantize import Quantize
 from thinwire.codec.rotate import Rotate
+from thinwire.codec.sign import Sign
 
 BITS = st.lists(st.integers(0, 2**32 - 1), max_size=400).map(
     lambda bits: np.array(bits, np.uint32).view(np.float32)
@@ -32,15 +33,21 @@ def _same(left: Array, right: Array) -> None:
 @given(BITS, st.sampled_from(["float16", "bfloat16", "float8_e4m3", "float8_e5m2"]), st.sampled_from([8, 32]))
 def test_casts_are_their_numpy_twins(values: Array, to: str, block: int) -> None:
     codec = Cast(to, block)  # type: ignore[arg-type]
-    payloads, added = [], []
+    payloads, added, owed, residuals = [], [], [], []
     for kernels in (cast._kernels(), floats_numpy):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cast, "_kernels", lambda kernels=kernels: kernels)
             payloads.append(codec.encode(values).payload)
             added.append(np.ones(values.size, np.float32))
             codec.add_decoded(payloads[-1], added[-1])
+            residuals.append(values[::-1].copy())
+            owing = payloads[-1].copy()
+            codec.encode_with_residual(values, residuals[-1], (), 0, owing, ())
+            owed.append(owing)
     np.testing.assert_array_equal(*payloads)
+    np.testing.assert_array_equal(*owed)
     _same(*added)
+    _same(*residuals)
 
 
 @given(BITS)
@@ -63,6 +70,25 @@ def test_8_bits_are_those_of_torch(form: floats_numpy.Format, kind: torch.dtype)
     _same(form.values(), np.where(np.isinf(theirs), np.float32(np.nan), theirs))
 
 
+@settings(max_examples=100, deadline=None)
+@given(BITS, st.booleans())
+def test_signs_are_their_numpy_twins(values: Array, has_residual: bool) -> None:
+    results = []
+    for kernels in (sign._kernels(), sign_numpy):
+        with pytest.MonkeyPatch.context() as patch, np.errstate(over="ignore"):
+            patch.setattr(sign, "_kernels", lambda kernels=kernels: kernels)
+            residual, payload = values[::-1].copy(), np.zeros(Sign().payload_bound(values.shape), np.uint8)
+            if has_residual:
+                Sign().encode_with_residual(values, residual, (), 0, payload, ())
+            else:
+                Sign().encode_into(values, (), 0, payload, ())
+            added = np.ones(values.size, np.float32)
+            Sign().add_decoded(payload, added)
+            results.append((payload.view(np.int8).astype(np.float32), residual, added))
+    for ours, twin in zip(*results, strict=True):
+        _same(ours, twin)
+
+
 @settings(max_examples=60, deadline=None)
 @given(BITS, st.sampled_from([2, 16, 256]), st.integers(0, 2**64 - 1))
 def test_rotations_are_their_numpy_twins(values: Array, width: int, seed: int) -> None:
@@ -72,10 +98,11 @@ def test_rotations_are_their_numpy_twins(values: Array, width: int, seed: int) -
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(rotate, "_kernels", lambda kernels=kernels: kernels)
             turned = values.copy()
-            codec._turn("rotate", turned, seed)
-            back = turned.copy()
-            codec._turn("rotate_back", back, seed)
-            results.append((turned, back))
+            codec._rotate(turned, seed)
+            back, owed = turned.copy(), turned.copy()
+            codec._rotate_back(back, seed)
+            codec._rotate_back(owed, seed, forgets_nan=True)
+            results.append((turned, back, owed))
     for ours, twin in zip(*results, strict=True):
         _same(ours, twin)
 
@@ -85,9 +112,9 @@ def test_rotations_keep_lengths_and_are_undone(size: int, seed: int) -> None:
     values = np.random.default_rng(seed).standard_normal(size).astype(np.float32)
     codec = Rotate(Cast("bfloat16"), 1024)
     turned = values.copy()
-    codec._turn("rotate", turned, seed)
+    codec._rotate(turned, seed)
     assert np.linalg.norm(turned) == pytest.approx(np.linalg.norm(values) * hadamard_numpy.SHRINK, rel=1e-5)
-    codec._turn("rotate_back", turned, seed)
+    codec._rotate_back(turned, seed)
     np.testing.assert_allclose(turned, values, atol=1e-5)
 
 

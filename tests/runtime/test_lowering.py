@@ -173,7 +173,7 @@ def test_a_payload_is_cut_where_its_chunk_is() -> None:
         Op(kind=OpKind.SEND, peer=2, source=payload, deps=(0,)),
         Op(kind=OpKind.DECODE, source=payload, target=data(0), deps=(0,)),
     )
-    lowered = lower(program, lambda ref: 100, ITEMSIZE, GRID, lambda elements: elements + 3)
+    lowered = lower(program, lambda ref: 1000, ITEMSIZE, GRID, lambda elements: elements + 3)
     by_kind = {kind: _by_kind(lowered, kind) for kind in (OpKind.ENCODE, OpKind.SEND, OpKind.DECODE)}
     encodes = by_kind[OpKind.ENCODE]
     assert len(encodes) == len(by_kind[OpKind.DECODE]) == len(by_kind[OpKind.SEND]) // 2 > 1
@@ -185,10 +185,23 @@ def test_a_payload_is_cut_where_its_chunk_is() -> None:
         ]
         assert segment.dependents == (*readers, by_kind[OpKind.DECODE][index])
         assert lowered.readers[segment.payload] == (3, 2)
-    assert lowered.bytes_to == {1: 100 + 3 * len(encodes), 2: 100 + 3 * len(encodes)}
+    assert lowered.bytes_to == {1: 1000 + 3 * len(encodes), 2: 1000 + 3 * len(encodes)}
     assert lowered.staging_bytes == sum(
         pooled_bytes(lowered.segments[encode].num_bytes) for encode in encodes
     )
+
+
+@given(st.integers(1, 10_000), st.integers(1, 32), st.sampled_from([1, 8, 100]))
+def test_coded_segments_are_cut_by_the_bytes_of_their_payloads_and_at_whole_multiples(
+    num_elements: int, bits: int, multiple: int
+) -> None:
+    program = (Op(kind=OpKind.ENCODE, source=data(0), target=(Ref(Buffer.PAYLOAD, 0),)),)
+    grid = GRID._replace(multiple=multiple)
+    lowered = lower(program, lambda ref: num_elements, 4, grid, lambda elements: -(-elements * bits // 8))
+    sizes = [segment.source[0].end - segment.source[0].begin for segment in lowered.segments]
+    assert sum(sizes) == num_elements
+    assert all(size % multiple == 0 for size in sizes[:-1])
+    assert all(segment.num_bytes <= max(4096, bits * multiple // 8 + 1) for segment in lowered.segments)
 
 
 @given(st.integers(0, 1 << 40))

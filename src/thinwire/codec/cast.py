@@ -14,6 +14,7 @@ Not here: blocks with fewer bits (``quantize``).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -27,6 +28,7 @@ from thinwire.codec.parallel import in_parts
 from thinwire.errors import CodecError, UsageError
 
 _FLOAT8 = {"float8_e4m3": FLOAT8_E4M3, "float8_e5m2": FLOAT8_E5M2}
+_NO_RESIDUAL = np.empty(0, np.float32)
 _FACTORS = np.append(np.ldexp(np.float32(1), np.arange(NOT_FINITE) - 127), np.float32(np.nan))
 
 
@@ -63,33 +65,49 @@ class Cast(Codec):
     def encode_into(
         self, values: Floats, state: State, seed: int, payload: Payload, next_state: State
     ) -> int:
-        source = values.reshape(-1)
-        end = self.payload_bound(values.shape)
-        num_blocks = -(-source.size // self.block)
-        halves = None if self.to in _FLOAT8 else _aligned(payload[:end], np.uint16)
-
-        def encode_part(first: int, last: int) -> None:
-            part = slice(first * self.block, last * self.block)
-            if halves is None:
-                codes = payload[num_blocks:end][part]
-                _kernels().to_float8(source[part], _FLOAT8[self.to], self.block, payload[first:last], codes)
-            elif self.to == "bfloat16":
-                _kernels().to_bfloat16(source[part].view(np.uint32), halves[part])
-            else:
-                _kernels().to_float16(source[part], halves[part])
-
-        in_parts(num_blocks, self.block, encode_part)
-        if halves is not None and not np.may_share_memory(halves, payload):
-            payload[:end] = halves.view(np.uint8)
-        return end
+        flat = values.reshape(-1)
+        if self.to == "bfloat16":
+            kernel = _kernels().to_bfloat16
+            return self._encode_16(
+                payload, flat.size, lambda part, out: kernel(flat[part].view(np.uint32), out)
+            )
+        if self.to == "float16":
+            kernel = _kernels().to_float16
+            return self._encode_16(payload, flat.size, lambda part, out: kernel(flat[part], out))
+        return self._encode_8(flat, _NO_RESIDUAL, payload)
 
     def encode_with_residual(
         self, values: Floats, residual: Floats, state: State, seed: int, payload: Payload, next_state: State
     ) -> int:
-        with np.errstate(all="ignore"):
-            num_bytes = super().encode_with_residual(values, residual, state, seed, payload, next_state)
-        residual[~np.isfinite(residual)] = 0
-        return num_bytes
+        flat, owed = values.reshape(-1), residual.reshape(-1)
+        if self.to in _FLOAT8:
+            return self._encode_8(flat, owed, payload)
+        kernel = _kernels().owe_bfloat16 if self.to == "bfloat16" else _kernels().owe_float16
+        return self._encode_16(payload, flat.size, lambda part, out: kernel(flat[part], owed[part], out))
+
+    def _encode_8(self, flat: Array, owed: Array, payload: Payload) -> int:
+        num_blocks = -(-flat.size // self.block)
+        end = num_blocks + flat.size
+
+        def encode_part(first: int, last: int) -> None:
+            part = slice(first * self.block, last * self.block)
+            scales, codes = payload[first:last], payload[num_blocks:end][part]
+            _kernels().to_float8(flat[part], owed[part], _FLOAT8[self.to], self.block, scales, codes)
+
+        in_parts(num_blocks, self.block, encode_part)
+        return end
+
+    def _encode_16(self, payload: Payload, size: int, write: Callable[[slice, Array], None]) -> int:
+        """Have the 16 bits of each part of the values written where they belong."""
+        halves = _aligned(payload[: 2 * size], np.uint16)
+        in_parts(
+            -(-size // self.block),
+            self.block,
+            lambda first, last: write(part := slice(first * self.block, last * self.block), halves[part]),
+        )
+        if not np.may_share_memory(halves, payload):
+            payload[: 2 * size] = halves.view(np.uint8)
+        return 2 * size
 
     def decode_into(self, payload: Payload, out: Floats) -> None:
         flat = self._checked(payload, out)

@@ -23,7 +23,15 @@ import numpy as np
 
 from thinwire.codec.base import Array, Codec, Floats, Payload, Shape, State
 from thinwire.codec.kernels import levels as tables
-from thinwire.codec.kernels.quantize_numpy import CELLS, LEAST_SQUARES, STOCHASTIC, UNBIASED, UNIFORM
+from thinwire.codec.kernels.quantize_numpy import (
+    CELLS,
+    LEAST_SQUARES,
+    PLACE_SHIFT,
+    STOCHASTIC,
+    UNBIASED,
+    UNIFORM,
+    units_of,
+)
 from thinwire.codec.kernels.random_bits import block_keys
 from thinwire.codec.parallel import in_parts
 from thinwire.errors import CodecError, UsageError
@@ -111,7 +119,7 @@ class Quantize(Codec):
         ):  # the squared cosine of x and q is at least their least mean over their largest
             least, largest = self._table[len(self._table) // 2], self._table[-1]
             return sqrt(width * float(largest) / float(least))
-        return 1 + 1e-5
+        return sqrt(1 + 0.25 / units_of(self.block) ** 2) + 1e-5
 
     def encode_into(
         self, values: Floats, state: State, seed: int, payload: Payload, next_state: State
@@ -130,7 +138,7 @@ class Quantize(Codec):
         scales = np.empty(num_blocks, np.float32)
         packed = payload[4 * num_blocks : end]
         keys = block_keys(seed, 0, num_blocks if self.rounding == "stochastic" else 0)
-        bits, block = self.bits, self.block
+        bits, block, units = self.bits, self.block, units_of(self.block)
         cells = tables.cells(bits, CELLS) if bits > 4 else np.empty(0, np.uint8)
 
         def encode_part(first: int, last: int) -> None:
@@ -141,8 +149,10 @@ class Quantize(Codec):
                 block,
                 bits,
                 self._rule,
+                units,
                 self._table,
-                tables.thresholds(bits),
+                tables.limits(bits, units),
+                tables.words(bits, PLACE_SHIFT),
                 cells,
                 keys[first:last],
                 scales[first:last],

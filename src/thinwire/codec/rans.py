@@ -16,6 +16,8 @@ Not here: the loops (``kernels.rans``), and models that look at more than one by
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,19 +115,25 @@ def compress(symbols: Payload, out: Payload) -> int:
     287
     """
     head = _head(symbols) if 0 < symbols.size <= _MOST_SYMBOLS else None
-    if head is not None and len(head[0]) + _STATES_BYTES < symbols.size:
+    if head is not None:
         table, entries = head
-        states, words = np.empty(NUM_CODERS, np.uint32), np.empty(symbols.size + 1, np.uint16)
-        first = encode_words(symbols, entries, states, words)
-        parts = [
-            table,
-            states.astype("<u4").view(np.uint8),
-            words[first:].astype("<u2", copy=False).view(np.uint8),
-        ]
-        num_bytes = sum(part.size for part in parts)
-        if num_bytes <= symbols.size:
-            np.concatenate(parts, out=out[:num_bytes])
-            return num_bytes
+        begin = table.size + _STATES_BYTES
+        most_words = (symbols.size - begin) // 2 - NUM_CODERS
+        if most_words > 0:
+            # Written to the end of ``out`` and then moved: memory of their own would have to be mapped page by page,
+            # which took a third as long as the coding itself.
+            end = begin + out[begin:].ctypes.data % 2 + 2 * (most_words + NUM_CODERS)
+            words = out[end - 2 * (most_words + NUM_CODERS) : end].view(np.uint16)
+            states = np.empty(NUM_CODERS, np.uint32)
+            first = encode_words(symbols, entries, states, words)
+            if first >= 0:
+                num_bytes = 2 * (words.size - first)
+                if sys.byteorder == "big":
+                    words.byteswap(inplace=True)
+                out[: table.size] = table
+                out[table.size : begin] = states.astype("<u4").view(np.uint8)
+                ctypes.memmove(out[begin:].ctypes.data, words[first:].ctypes.data, num_bytes)
+                return begin + num_bytes
     out[0] = _STORED
     out[1 : 1 + symbols.size] = symbols
     return 1 + symbols.size

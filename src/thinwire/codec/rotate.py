@@ -15,6 +15,7 @@ Not here: the quantiser (``quantize``).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -78,7 +79,7 @@ class Rotate(Codec):
         self, values: Floats, state: State, seed: int, payload: Payload, next_state: State
     ) -> int:
         rotated = values.flatten()
-        self._turn("rotate", rotated, seed)
+        self._rotate(rotated, seed)
         _write_seed(payload, seed)
         return _SEED_BYTES + self.inner.encode_into(rotated, state, seed, payload[_SEED_BYTES:], next_state)
 
@@ -87,14 +88,13 @@ class Rotate(Codec):
     ) -> int:
         residual += values
         flat = residual.reshape(-1)
-        self._turn("rotate", flat, seed)
+        self._rotate(flat, seed)
         _write_seed(payload, seed)
         nothing = np.full(flat.size, -0.0, np.float32)  # keeps the sign of zeros
         num_bytes = self.inner.encode_with_residual(
             nothing, flat, state, seed, payload[_SEED_BYTES:], next_state
         )
-        self._turn("rotate_back", flat, seed)
-        flat[~np.isfinite(flat)] = 0
+        self._rotate_back(flat, seed, forgets_nan=True)
         return _SEED_BYTES + num_bytes
 
     def decode_into(self, payload: Payload, out: Floats) -> None:
@@ -104,17 +104,24 @@ class Rotate(Codec):
             )
         flat = out.reshape(-1)
         self.inner.decode_into(payload[_SEED_BYTES:], flat)
-        self._turn("rotate_back", flat, int.from_bytes(payload[:_SEED_BYTES].tobytes(), "little"))
+        self._rotate_back(flat, int.from_bytes(payload[:_SEED_BYTES].tobytes(), "little"))
 
-    def _turn(self, direction: str, flat: Array, seed: int) -> None:
+    def _rotate(self, flat: Array, seed: int) -> None:
+        self._turn(_kernels().rotate, flat, seed)
+
+    def _rotate_back(self, flat: Array, seed: int, *, forgets_nan: bool = False) -> None:
+        self._turn(_kernels().rotate_back, flat, seed, forgets_nan)
+
+    def _turn(self, kernel: Callable[..., None], flat: Array, seed: int, *options: bool) -> None:
         width = self.width
         num_chunks = -(-flat.size // width)
         keys = block_keys(seed, 0, 2 * num_chunks)
-        kernel = getattr(_kernels(), direction)
         in_parts(
             num_chunks,
             width,
-            lambda first, end: kernel(flat[first * width : end * width], width, keys[2 * first : 2 * end]),
+            lambda first, end: kernel(
+                flat[first * width : end * width], width, keys[2 * first : 2 * end], *options
+            ),
         )
 
 

@@ -11,14 +11,17 @@ Values that are not finite: all of the tensor is decoded as NaN, and error feedb
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from math import prod
+from typing import Any
 
 import numpy as np
 
 from thinwire.codec.base import Array, Codec, Floats, Payload, Shape, State
+from thinwire.codec.kernels.sign_numpy import COLUMNS
 from thinwire.errors import CodecError
 
-_COLUMNS = 4096
+_NO_RESIDUAL = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -39,46 +42,53 @@ class Sign(Codec):
     def encode_into(
         self, values: Floats, state: State, seed: int, payload: Payload, next_state: State
     ) -> int:
-        flat = values.reshape(-1)
-        scale = _mean_magnitude(flat)
-        num_bytes = self.payload_bound(values.shape)
-        payload[:4] = np.array([scale], "<f4").view(np.uint8)
-        payload[4:num_bytes] = np.packbits(flat >= 0, bitorder="little")
-        return num_bytes
+        return self._encode(values, _NO_RESIDUAL, payload)
 
     def encode_with_residual(
         self, values: Floats, residual: Floats, state: State, seed: int, payload: Payload, next_state: State
     ) -> int:
-        with np.errstate(all="ignore"):
-            wanted = values + residual
-        num_bytes = self.encode_into(wanted, state, seed, payload, next_state)
-        lost = wanted - self.decode(payload[:num_bytes], values.shape)
-        if np.isfinite(payload[:4].copy().view("<f4")[0]):
-            residual[...] = lost
+        return self._encode(values, residual.reshape(-1), payload)
+
+    def _encode(self, values: Floats, residual: Array, payload: Payload) -> int:
+        flat = values.reshape(-1)
+        columns = np.zeros(COLUMNS)
+        _kernels().add_magnitudes(flat, residual, columns)
+        scale = _mean(columns, flat.size)
+        num_bytes = self.payload_bound(values.shape)
+        payload[:4] = np.array([scale], "<f4").view(np.uint8)
+        is_owed = residual.size > 0 and bool(np.isfinite(scale))
+        _kernels().take_signs(flat, residual, scale, is_owed, payload[4:num_bytes])
         return num_bytes
 
     def decode_into(self, payload: Payload, out: Floats) -> None:
+        self._decode(payload, out, is_added=False)
+
+    def add_decoded(self, payload: Payload, out: Floats) -> None:
+        self._decode(payload, out, is_added=True)
+
+    def _decode(self, payload: Payload, out: Floats, is_added: bool) -> None:
         expected = self.payload_bound(out.shape)
         if payload.size != expected:
             raise CodecError(
                 f"a payload of {self} for the shape {out.shape} has {expected} bytes, found {payload.size}"
             )
         scale = payload[:4].copy().view("<f4")[0].astype(np.float32)
-        is_plus = np.unpackbits(payload[4:], count=out.size, bitorder="little").reshape(out.shape)
-        np.copyto(out, np.where(is_plus, scale, -scale))
+        _kernels().put_signs(payload[4:], scale, is_added, out.reshape(-1))
 
 
-def _mean_magnitude(flat: Array) -> np.float32:
-    """The mean of |x|, added in one order on every machine: rows on rows, then halves on halves."""
-    full = flat.size // _COLUMNS * _COLUMNS
+def _mean(columns: Array, num_values: int) -> np.float32:
+    """Of magnitudes, which ``columns`` hold the sums of; NaN if it is not finite."""
+    sums = columns
     with np.errstate(all="ignore"):
-        total = np.zeros(_COLUMNS)
-        for row in np.abs(flat[:full]).reshape(-1, _COLUMNS):
-            total += row
-        total[: flat.size - full] += np.abs(flat[full:])
-        width = _COLUMNS
-        while width > 1:
-            width //= 2
-            total[:width] += total[width : 2 * width]
-        mean = np.float32(total[0] / max(1, flat.size))
+        while sums.size > 1:
+            lower, upper = np.split(sums, 2)
+            sums = lower + upper
+        mean = np.float32(sums[0] / max(1, num_values))
     return mean if np.isfinite(mean) else np.float32(np.nan)
+
+
+@cache
+def _kernels() -> Any:
+    from thinwire.codec.kernels import sign
+
+    return sign

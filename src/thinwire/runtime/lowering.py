@@ -25,14 +25,16 @@ class Grid(NamedTuple):
     """How chunks are cut. All ranks of a group must use the same.
 
     Attributes:
-        segment_bytes_min: what is no larger is not cut.
+        segment_bytes_min: what is no larger is not cut. Bytes are those that travel: of payloads, where they do.
         segment_bytes_max: no segment is larger.
         pieces: into about how many pieces a chunk is cut, within those limits.
+        multiple: a segment has a multiple of so many elements, unless it is the chunk's last.
     """
 
     segment_bytes_min: int
     segment_bytes_max: int
     pieces: int
+    multiple: int = 1
 
 
 # Within a host a segment costs more for being there than for its bytes: few and large. Measured with 4 ranks on 2
@@ -42,8 +44,9 @@ LOCAL_GRID = Grid(segment_bytes_min=2 << 20, segment_bytes_max=4 << 20, pieces=1
 NETWORK_GRID = Grid(segment_bytes_min=64 << 10, segment_bytes_max=256 << 10, pieces=32)
 
 
-# Whoever encodes to save bytes has slow links, wherever the ranks are.
-CODED_GRID = Grid(segment_bytes_min=64 << 10, segment_bytes_max=256 << 10, pieces=16)
+# Whoever encodes to save bytes has slow links, wherever the ranks are; but handing a segment from step to step costs a
+# core more than coding its values does: few. No codec's block is longer than the multiple, so none is cut.
+CODED_GRID = Grid(segment_bytes_min=32 << 10, segment_bytes_max=256 << 10, pieces=6, multiple=1 << 16)
 
 
 def grid_for(place: Place, *, is_coded: bool = False) -> Grid:
@@ -163,7 +166,7 @@ def lower(
     num_elements: Callable[[Ref], int],
     itemsize: int,
     grid: Grid,
-    payload_bound: Callable[[int], int] = lambda num_elements: 0,
+    payload_bound: Callable[[int], int] | None = None,
     answers: Callable[[int], bool] = lambda peer: False,
 ) -> Lowered:
     """Cut ``program`` into segments.
@@ -173,10 +176,11 @@ def lower(
         num_elements: the size of each chunk.
         itemsize: bytes of an element on the wire.
         grid: where chunks are cut.
-        payload_bound: the most bytes that a payload of so many elements may have.
+        payload_bound: the most bytes that a payload of so many elements may have; None: nothing is encoded.
         answers: whether a peer sends to this rank only in answer; see ``only_answers``.
     """
-    pieces_of_op = [_cut(op, num_elements, itemsize, grid) for op in program]
+    bytes_of = payload_bound or (lambda elements: elements * itemsize)
+    pieces_of_op = [_cut(op, num_elements, bytes_of, grid) for op in program]
     first_index: list[int] = []
     total = 0
     for cuts in pieces_of_op:
@@ -206,7 +210,7 @@ def lower(
                 any(piece.buffer is Buffer.PAYLOAD for piece in pieces) for pieces in (source, target)
             )
             is_payload = reads_payload or writes_payload
-            num_bytes = payload_bound(elements) if is_payload else elements * itemsize
+            num_bytes = bytes_of(elements) if is_payload else elements * itemsize
             segment = Segment(
                 op.kind,
                 op.reduce,
@@ -264,17 +268,17 @@ def only_answers(program: Program, rank: int) -> bool:
 Cut = tuple[tuple[Piece, ...], tuple[Piece, ...]]  # (source pieces, target pieces) of one segment
 
 
-def _cut(op: Op, num_elements: Callable[[Ref], int], itemsize: int, grid: Grid) -> list[Cut]:
+def _cut(op: Op, num_elements: Callable[[Ref], int], bytes_of: Callable[[int], int], grid: Grid) -> list[Cut]:
     sizes = [num_elements(ref) for ref in (op.source or op.target)]
 
     def whole(refs: tuple[Ref, ...]) -> tuple[Piece, ...]:
         return tuple(Piece(ref.buffer, ref.chunk, 0, size) for ref, size in zip(refs, sizes, strict=True))
 
-    if sum(sizes) * itemsize <= grid.segment_bytes_min:
+    if bytes_of(sum(sizes)) <= grid.segment_bytes_min:
         return [(whole(op.source) if op.source else (), whole(op.target) if op.target else ())]
     cuts: list[Cut] = []
     for position, size in enumerate(sizes):
-        step = max(1, segment_bytes_for(size * itemsize, grid) // itemsize)
+        step = _step(size, bytes_of(size), grid)
         for begin in range(0, size, step):
             end = min(begin + step, size)
             source, target = (
@@ -283,6 +287,12 @@ def _cut(op: Op, num_elements: Callable[[Ref], int], itemsize: int, grid: Grid) 
             )
             cuts.append((source, target))
     return cuts
+
+
+def _step(num_elements: int, num_bytes: int, grid: Grid) -> int:
+    """How many elements of a chunk, whose transfer takes ``num_bytes``, make a segment."""
+    fitting = num_elements * segment_bytes_for(num_bytes, grid) // max(1, num_bytes)
+    return max(1, fitting // grid.multiple) * grid.multiple
 
 
 def _dependencies(program: Program, cuts: list[list[Cut]], first_index: list[int]) -> list[list[int]]:

@@ -314,7 +314,7 @@ def _lowered(
         num_elements,
         dtype.itemsize,
         grid,
-        payload_bound,
+        None if codec is None else payload_bound,
         lambda peer: only_answers(schedule.program(peer), rank),
     )
     scratch_bytes = sum(sum(elements) * storage.itemsize for _, elements, storage in scratch)

@@ -73,6 +73,17 @@ def mixed(key: np.uint32, position: np.uint32) -> np.uint32:
 
 
 @kernel
+def mixed_vector(key: np.uint32, positions: Any) -> Any:
+    """``mixed`` of a vector of positions (``vectors``), which needs no help to stay within 32 bits."""
+    bits = positions * np.uint32(ODD) ^ key
+    bits = bits ^ bits >> 16
+    bits = bits * np.uint32(0x7FEB352D)
+    bits = bits ^ bits >> 15
+    bits = bits * np.uint32(0x846CA68B)
+    return bits ^ bits >> 16
+
+
+@kernel
 def unit(seed: np.uint64, index: np.uint64) -> np.float32:
     """A float32 in [0, 1) with 24 random bits."""
     return np.float32(np.float32(hashed(seed, index) >> np.uint64(40)) * np.float32(2.0**-24))

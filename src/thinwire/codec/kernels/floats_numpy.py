@@ -80,15 +80,40 @@ def add_bfloat16(source: Array, target: Array) -> None:
         target += (source.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
-def to_float8(source: Array, form: Format, block: int, scales: Array, codes: Array) -> None:
-    """Float32 ``source`` as ``codes``, and a power of two plus 127 in ``scales`` for each block."""
+def owe_float16(source: Array, residual: Array, target: Array) -> None:
+    """``source + residual`` as the bits of float16, and in ``residual`` what they lack, or 0 where it is not finite."""
+    with np.errstate(all="ignore"):
+        total = source + residual
+        to_float16(total, target)
+        left = total - target.view(np.float16)
+    residual[:] = np.where(np.isfinite(left), left, 0)
+
+
+def owe_bfloat16(source: Array, residual: Array, target: Array) -> None:
+    """The same as the bits of bfloat16."""
+    with np.errstate(all="ignore"):
+        total = source + residual
+        to_bfloat16(total.view(np.uint32), target)
+        left = total - (target.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    residual[:] = np.where(np.isfinite(left), left, 0)
+
+
+def to_float8(source: Array, residual: Array, form: Format, block: int, scales: Array, codes: Array) -> None:
+    """``source + residual`` as ``codes``, and a power of two plus 127 in ``scales`` for each block.
+
+    The residual, if it is not empty, becomes what these lack, and 0 in blocks that are not finite.
+    """
+    if residual.size:
+        with np.errstate(all="ignore"):
+            source = source + residual
     table = form.values()[: form.most_code + 1].astype(np.float64)
     borders = (table[1:] + table[:-1]) / 2
     for number in range(scales.size):
         here = source[number * block : (number + 1) * block]
         out = codes[number * block : (number + 1) * block]
+        owed = residual[number * block : (number + 1) * block]
         if not np.isfinite(here).all():
-            scales[number], out[:] = NOT_FINITE, 0
+            scales[number], out[:], owed[:] = NOT_FINITE, 0, 0
             continue
         fraction, exponent = np.frexp(np.abs(here).max())
         most_fraction, most_exponent = np.frexp(table[-1])
@@ -100,6 +125,8 @@ def to_float8(source: Array, form: Format, block: int, scales: Array, codes: Arr
         is_tie = (code < borders.size) & (scaled == borders[np.minimum(code, borders.size - 1)])
         code += is_tie & (code % 2 == 1)
         out[:] = code | np.signbit(here).astype(np.uint8) << 7
+        if residual.size:
+            owed[:] = here - form.values()[out] * np.ldexp(np.float32(1), power)
 
 
 def add_float8(codes: Array, factors: Array, form: Format, block: int, target: Array) -> None:

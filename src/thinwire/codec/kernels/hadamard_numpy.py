@@ -33,8 +33,8 @@ def rotate(values: Array, width: int, keys: Array) -> None:
                 _transform(chunk[-size:])
 
 
-def rotate_back(values: Array, width: int, keys: Array) -> None:
-    """Undo ``rotate``. What is too large for a float32 becomes the largest."""
+def rotate_back(values: Array, width: int, keys: Array, forgets_nan: bool) -> None:
+    """Undo ``rotate``. What is too large for a float32 becomes the largest, and NaN zero if it shall be forgotten."""
     with np.errstate(all="ignore"):
         for number in range(keys.size // 2):
             chunk = values[number * width : (number + 1) * width]
@@ -46,6 +46,8 @@ def rotate_back(values: Array, width: int, keys: Array) -> None:
             _flip(chunk, keys[2 * number])
         values *= np.float32(1 / SHRINK)
         np.clip(values, -_MOST, _MOST, out=values)
+    if forgets_nan:
+        values[np.isnan(values)] = 0
 
 
 def _flip(values: Array, key: np.uint32) -> None:

@@ -61,12 +61,27 @@ def uniform(bits: int) -> npt.NDArray[np.int16]:
 
 
 @cache
-def thresholds(bits: int) -> npt.NDArray[np.float64]:
-    """The borders between the positive Lloyd-Max levels in standard deviations: seven, those not used out of reach."""
-    positive = np.array(_POSITIVE[bits][:8], np.float64) / UNITS
-    borders = np.full(7, 1e9)
-    borders[: positive.size - 1] = (positive[1:] + positive[:-1]) / 2
-    return _read_only(borders)
+def limits(bits: int, units: int) -> npt.NDArray[np.int16]:
+    """The borders between the positive Lloyd-Max levels, in 1/``units`` of the standard deviation.
+
+    Seven, those not used out of reach.
+    """
+    positive = np.array(_POSITIVE[bits][:8], np.float64)
+    borders = np.full(7, 32767.0)
+    borders[: positive.size - 1] = np.ceil((positive[1:] + positive[:-1]) * (units / (2 * UNITS)))
+    return _read_only(borders.astype(np.int16))
+
+
+@cache
+def words(bits: int, place_shift: int) -> npt.NDArray[np.int16]:
+    """The first eight positive levels, and in the bits from ``place_shift`` on the number of each; the last repeated.
+
+    >>> words(2, 12).tolist()[:3] == [232, 773 | 1 << 12, 773 | 1 << 12]
+    True
+    """
+    positive = _POSITIVE[bits][:8]
+    numbers = np.minimum(np.arange(8), len(positive) - 1)
+    return _read_only((np.array(positive)[numbers] | numbers << place_shift).astype(np.int16))
 
 
 @cache

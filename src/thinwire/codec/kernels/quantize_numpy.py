@@ -5,10 +5,11 @@ magnitude is below ``LEAST`` gets the scale 0. Else, by ``rule``:
 
 - ``UNIFORM``, ``STOCHASTIC``: the levels span the block from minus its largest magnitude to that; a value takes the
   nearest level, or one of its two neighbours at random with the chances that make the mean exact.
-- ``LEAST_SQUARES``, ``UNBIASED``: values become 11-bit fractions of the largest magnitude (``fixed``), whose sums are
-  exact whatever their order; each takes the nearest Lloyd-Max level after division by the root mean square. Then
-  the scale s is the one that minimises |x - s q|, or EDEN's |x|^2 / <x, q> (Vargaftik et al. 2022), with which what
-  is lost is orthogonal to x.
+- ``LEAST_SQUARES``, ``UNBIASED``: each value is divided by the block's root mean square, rounded to ``units_of`` the
+  block, and takes the nearest Lloyd-Max level. Then the scale s is the one that minimises |x - s q|, or EDEN's
+  |x|^2 / <x, q> (Vargaftik et al. 2022), with which what is lost is orthogonal to x. Squares are added in float32, in
+  32 sums that take turns; products of rounded values are whole numbers, whose sums are exact in any order.
+  Where squares would leave the range of float32 the block is first multiplied by a power of two.
 
 Codes of b bits are packed block by block, in a *plane* for 1, 2, 4 or 8 bits: with n codes (rounded up to a
 multiple of 8), byte i of the n b / 8 holds codes i, i + n b / 8, i + 2 n b / 8, ..., the first in the lowest bits. 3
@@ -25,8 +26,11 @@ from thinwire.codec.base import Array
 from thinwire.codec.kernels.random_bits import random_bits
 
 LEAST_SQUARES, UNBIASED, UNIFORM, STOCHASTIC = range(4)
-FIXED = 2047
+LANES = 32  # sums that take turns
+SUMMED = 4096  # values whose products are added up in 32 bits: 256 for each of 16 sums
 CELLS = 8192
+PLACE_SHIFT = 12  # above the bits of a level, its number
+LEAST_SQUARE, MOST_SQUARE = 2.0**-80, 2.0**120  # sums of squares that lost nothing to underflow or overflow
 LEAST = 2.0**-100  # the smallest magnitude that is told from 0
 # The most that a scale times a level may be: what is rounded from it stays finite.
 LARGEST = float(np.finfo(np.float32).max) * (1 - 2.0**-20)
@@ -39,8 +43,10 @@ def encode(
     block: int,
     bits: int,
     rule: int,
+    units: int,
     table: Array,
-    thresholds: Array,
+    limits: Array,
+    words: Array,
     cells: Array,
     keys: Array,
     scales: Array,
@@ -54,8 +60,10 @@ def encode(
         block: values for each scale, a multiple of 8.
         bits: of a code.
         rule: which of the four above.
+        units: see ``units_of``.
         table: the levels, ascending whole numbers.
-        thresholds: see ``levels.thresholds``; for up to 4 bits.
+        limits: see ``levels.limits``; for up to 4 bits.
+        words: the levels once more, as ``levels.words`` has them; not used here.
         cells: see ``levels.cells``; for more.
         keys: a number for each block, for STOCHASTIC.
         scales: float32 for each block, written.
@@ -67,7 +75,7 @@ def encode(
         if residual.size:
             with np.errstate(all="ignore"):
                 values = values + residual[start:end].reshape(shape)
-        scale, level, code = _quantise(values, bits, rule, table, thresholds, cells, keys[blocks])
+        scale, level, code = _quantise(values, bits, rule, units, table, limits, cells, keys[blocks])
         scales[blocks] = scale
         packed[start * bits // 8 : (end + 7) // 8 * bits] = _packed(code, bits).reshape(-1)
         if residual.size:
@@ -77,7 +85,7 @@ def encode(
 
 
 def _quantise(
-    values: Array, bits: int, rule: int, table: Array, thresholds: Array, cells: Array, keys: Array
+    values: Array, bits: int, rule: int, units: int, table: Array, limits: Array, cells: Array, keys: Array
 ) -> tuple[Array, Array, Array]:
     most = (1 << bits) - 1
     top_bits = (values.view(np.uint32) & np.uint32(0x7FFFFFFF)).max(axis=1)
@@ -100,24 +108,59 @@ def _quantise(
             code = np.minimum(code + (draw < place - code.astype(np.float32)), most)
         scale = top.astype(np.float64) / most
     else:
-        fixed = np.rint(values * (np.float32(FIXED) / top)[:, None]).astype(np.int64)
-        square = (fixed * fixed).sum(axis=1)
-        rms = np.sqrt(square / np.float64(values.shape[1]))
+        square = _squares(values)
+        is_usual = (square >= np.float32(LEAST_SQUARE)) & (square <= np.float32(MOST_SQUARE))
+        exponent = top.view(np.uint32) >> np.uint32(23)
+        shrink = (np.maximum(253 - exponent.astype(np.int64), 1) << 23).astype(np.uint32).view(np.float32)
+        shrink = np.where(is_usual, np.float32(1), shrink)
+        values = values * shrink[:, None]
+        num_values = values.shape[1]
+        rms = np.sqrt(_squares(values).astype(np.float64) / num_values)
+        fixed = np.rint(values * (units / rms).astype(np.float32)[:, None]).astype(np.int64)
         if bits <= 4:
-            limits = np.minimum(thresholds[None, :] * rms[:, None], 32767).astype(np.int64)
-            place = (np.abs(fixed)[:, :, None] >= limits[:, None, :]).sum(axis=2)
+            place = (np.abs(fixed)[:, :, None] >= limits).sum(axis=2)
             code = np.where(fixed >= 0, (most + 1) // 2 + place, most // 2 - place)
         else:
-            units = fixed.astype(np.float32) * (512 / rms).astype(np.float32)[:, None]
-            code = cells[np.rint(np.clip(units, -CELLS // 2, CELLS // 2 - 1)).astype(np.int64) + CELLS // 2]
+            in_cells = values * (512 / rms).astype(np.float32)[:, None]
+            code = cells[
+                np.rint(np.clip(in_cells, -CELLS // 2, CELLS // 2 - 1)).astype(np.int64) + CELLS // 2
+            ]
         exact = table[code].astype(np.int64)
         cross, own = (fixed * exact).sum(axis=1), (exact * exact).sum(axis=1)
-        ratio = square / cross if rule == UNBIASED else cross / own
-        scale = top.astype(np.float64) / FIXED * ratio
+        rms = rms / shrink
+        scale = rms * (units * num_values) / cross if rule == UNBIASED else rms / units * (cross / own)
     scale = np.minimum(scale, LARGEST / table[-1]).astype(np.float32)
     scale = np.where(is_coded, scale, np.where(is_finite, np.float32(0), np.float32(np.nan)))
     code = np.where(is_coded[:, None], code, 0).astype(np.uint8)
     return scale, table[code], code
+
+
+def _squares(values: Array) -> Array:
+    """The sum of each row's squares, in float32."""
+    num_blocks, width = values.shape
+    padded = np.zeros((num_blocks, -(-width // LANES) * LANES), np.float32)
+    padded[:, :width] = values
+    sums = np.zeros((num_blocks, LANES), np.float32)
+    with np.errstate(over="ignore"):
+        for start in range(0, padded.shape[1], LANES):
+            part = padded[:, start : start + LANES]
+            sums += part * part
+        while sums.shape[1] > 1:
+            lower, upper = np.split(sums, 2, axis=1)
+            sums = lower + upper
+    return sums[:, 0]
+
+
+def units_of(block: int) -> int:
+    """How finely values are rounded: so many for the root mean square, such that none of ``block`` leaves 16 bits.
+
+    >>> units_of(256), units_of(4096), units_of(65536)
+    (1024, 256, 64)
+    """
+    units = 1024
+    while units * units * block > 1 << 28:
+        units //= 2
+    return units
 
 
 def decode(

@@ -85,17 +85,19 @@ def _absorbed(x: Any, entry: Any) -> Any:
 
 @kernel
 def encode_words(symbols: Any, entries: Any, states: Any, words: Any) -> int:
-    """Fill ``words`` from the back; returns the index of the first.
+    """Fill ``words`` from the back; returns the index of the first, or -1 if there is no room for all.
 
     Args:
         entries: uint32 for each of 256 symbols: the frequency, and in the lower 16 bits where its slots start.
-        words: one more than there are symbols: what is below the first is scratch memory.
+        words: ``NUM_CODERS`` more than there may be: what is below the first is scratch memory.
     """
     for coder in range(NUM_CODERS):
         states[coder] = LOWEST
     first: Any = words.size
     rest = symbols.size % NUM_CODERS
     for start in range(symbols.size - rest, -1, -NUM_CODERS):
+        if first <= NUM_CODERS:
+            return -1
         for turn in range(NUM_CODERS):
             coder = NUM_CODERS - 1 - turn
             if start + coder >= symbols.size:
@@ -108,7 +110,7 @@ def encode_words(symbols: Any, entries: Any, states: Any, words: Any) -> int:
             first -= np.int64(is_large)
             x = np.uint32(x >> np.uint32(16)) if is_large else x
             states[coder] = _absorbed(x, entry)
-    return int(first)
+    return int(first) if first >= NUM_CODERS else -1
 
 
 @kernel
