@@ -83,7 +83,7 @@ def test_rotations_are_their_numpy_twins(values: Array, width: int, seed: int) -
 @given(st.integers(1, 3000), st.integers(0, 2**32))
 def test_rotations_keep_lengths_and_are_undone(size: int, seed: int) -> None:
     values = np.random.default_rng(seed).standard_normal(size).astype(np.float32)
-    codec = Rotate(Cast(), 1024)
+    codec = Rotate(Cast("bfloat16"), 1024)
     turned = values.copy()
     codec._turn("rotate", turned, seed)
     assert np.linalg.norm(turned) == pytest.approx(np.linalg.norm(values) * hadamard_numpy.SHRINK, rel=1e-5)

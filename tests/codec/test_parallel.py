@@ -45,7 +45,13 @@ def test_free_cores_are_those_that_training_leaves(
 
 
 @pytest.mark.parametrize(
-    "inner", ["quantize(bits=3)", "quantize(bits=4, rounding=stochastic)", "cast", "rotate(quantize(bits=4))"]
+    "inner",
+    [
+        "quantize(bits=3)",
+        "quantize(bits=4, rounding=stochastic)",
+        "cast(to=bfloat16)",
+        "rotate(quantize(bits=4))",
+    ],
 )
 def test_threads_do_not_show_in_the_bytes(inner: str, monkeypatch: pytest.MonkeyPatch) -> None:
     codec = ErrorFeedback(parse(inner))

@@ -42,6 +42,16 @@ def test_more_loss_comes_at_once_less_loss_after_patience() -> None:
     assert faster.chosen.step < slower.chosen.step
 
 
+def test_exact_is_left_for_a_little_only_when_it_is_asked_for_twice() -> None:
+    pilot, _ = advance(Pilot(), CNN, RUNGS, wire(10_000 * MBIT))
+    for mbit in (1000, 10_000, 1000):
+        pilot, decision = advance(pilot, CNN, RUNGS, wire(mbit * MBIT))
+        assert decision is None
+    pilot, decision = advance(pilot, CNN, RUNGS, wire(1000 * MBIT))
+    assert decision is not None
+    assert decision.chosen.step > 0
+
+
 def test_one_good_observation_among_bad_ones_changes_nothing() -> None:
     pilot, _ = advance(Pilot(), CNN, RUNGS, wire(50 * MBIT))
     for mbit in (1000, 50, 1000, 50):

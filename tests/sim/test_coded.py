@@ -102,6 +102,36 @@ def test_with_a_memory_nothing_is_lost(average: bool) -> None:
     assert max(cut) > 0.1, "the codecs lose too little for this to show anything"
 
 
+def test_with_a_memory_a_scatter_of_sums_loses_nothing_either() -> None:
+    """Only contributions to others are encoded: what a rank owes lies in their blocks, and nothing in its own."""
+    sizes, steps = (3001, 0, 2500, 4503), [Noisy(0.5), Half(), Noisy(2.0)]
+    bounds = np.concatenate([[0], np.cumsum(sizes)])
+    cluster, members = cluster_and_members()
+    memories = [CodecMemory() for _ in members]
+    put_in, came_out = np.zeros(bounds[-1]), np.zeros(bounds[-1])
+    for step, codec in enumerate(steps):
+        arrays = draw(int(bounds[-1]), seed=step)
+        put_in += np.sum(arrays, axis=0, dtype=np.float64)
+        outputs = [np.empty(size, np.float32) for size in sizes]
+        jobs = [
+            member.reduce_scatter(
+                np.split(arrays[rank], bounds[1:-1]),
+                outputs[rank],
+                ReduceOp.SUM,
+                FLOAT32,
+                options=CallOptions(codec=codec, memory=memories[rank]["x"]),
+            )
+            for rank, member in enumerate(members)
+        ]
+        run(cluster, jobs)
+        came_out += np.concatenate(outputs)
+        residuals = [memory["x"].residual for memory in memories]
+        np.testing.assert_allclose(came_out + np.sum(residuals, axis=0, dtype=np.float64), put_in, atol=1e-4)
+    for rank, residual in enumerate(residuals):
+        assert not residual[bounds[rank] : bounds[rank + 1]].any()
+    assert np.abs(came_out - put_in).max() > 0.1, "the codecs lose too little for this to show anything"
+
+
 @pytest.mark.parametrize("codec", [Noisy(), Counting()], ids=str)
 def test_a_restored_memory_goes_on_with_the_same_bytes(codec: Codec) -> None:
     def steps(begin: int, end: int, memories: list[CodecMemory]) -> list[bytes]:

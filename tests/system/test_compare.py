@@ -63,6 +63,14 @@ def test_the_autopilot_reports() -> None:
     assert "from step 1: plan 1: as asked for" in answer.stdout
 
 
+def test_a_sharded_model_reports_gradients_and_parameters() -> None:
+    answer = thinwire("run", "--nproc-per-node=2", "examples/train_fsdp.py", "--steps=10", "--width=64")
+    assert answer.returncode == 0, answer.stderr
+    assert "step 10/10 loss " in answer.stdout
+    assert "sent as quantize(bits=4)" in answer.stdout
+    assert "sent as parameters, cast(" in answer.stdout
+
+
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
 def test_an_example_is_short(example: Path) -> None:
     assert len(example.read_text(encoding="utf-8").splitlines()) <= 80

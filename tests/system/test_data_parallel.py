@@ -213,6 +213,8 @@ def test_front_layers_have_the_highest_priority() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with groups_of(1) as (groups, _):
         network = nn.Linear(2, 2)
+        with pytest.raises(UsageError, match=r'"auto" is for attach\(\)'):
+            DataParallel(network, process_group=groups[0], fidelity="auto")
         with pytest.raises(UsageError, match="nothing to reduce"):
             DataParallel(nn.ReLU(), process_group=groups[0])
         model = thinwire.DataParallel(network, process_group=groups[0])
@@ -223,3 +225,58 @@ def test_what_cannot_be_is_refused() -> None:
             model.overlap(optimizer)
         with pytest.raises(UsageError, match="closure"):
             optimizer.step(lambda: 0.0)
+
+
+def _coded(fidelity: str, how: str) -> tuple[list[float], list[bytes]]:
+    torch.manual_seed(0)
+    inner = nn.Sequential(nn.Flatten(), nn.Linear(256, 300), nn.Tanh(), nn.Linear(300, 10))
+    model = DataParallel(inner, fidelity=fidelity)
+    optimizer: Any = OPTIMIZERS["momentum"](model.parameters())
+    if how == "overlap":
+        model.overlap(optimizer)
+    losses = []
+    for step in range(20):
+        loss = loss_of(model, inner, dist.get_rank(), step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    model.synchronize()
+    return losses, [each.detach().numpy().tobytes() for each in model.parameters()]
+
+
+@pytest.mark.parametrize("how", ["plain", "overlap"])
+def test_coded_gradients_give_equal_replicas_that_learn(world: World, how: str) -> None:
+    exact = world.run(_coded, "exact", how)
+    for fidelity, bound in (("quantize(bits=8)", 0.05), ("quantize(bits=4)", 0.3)):
+        coded = world.run(_coded, fidelity, how)
+        for (losses, replica), (exact_losses, _) in zip(coded, exact, strict=True):
+            assert replica == coded[0][1]
+            assert sum(losses[-4:]) == pytest.approx(sum(exact_losses[-4:]), abs=bound)
+
+
+def _overflowing_and_resumed() -> None:
+    torch.manual_seed(0)
+    inner = Convolutional()
+    model = DataParallel(inner, fidelity="quantize(bits=4)", broadcast_buffers=False)
+
+    def gradients(step: int) -> list[Tensor]:
+        model.zero_grad()
+        factor = float("inf") if step == 1 and dist.get_rank() == 2 else 1.0
+        (loss_of(model, inner, dist.get_rank(), step) * factor).backward()
+        return [each.grad.clone() for each in model.parameters() if each.grad is not None]
+
+    first = gradients(0)
+    assert not any(bool(each.isfinite().any()) for each in gradients(1)), (
+        "rank 2 knows, and the others do not"
+    )
+    saved = model.memory.state_dict()
+    after = gradients(0)
+    assert all(bool(each.isfinite().all()) for each in after)
+    assert not torch.equal(first[0], after[0]), "what was owed was not paid"
+    model.memory.load_state_dict(saved)
+    assert all(torch.equal(a, b) for a, b in zip(gradients(0), after, strict=True))
+
+
+def test_an_overflow_is_seen_by_all_and_what_is_owed_is_saved(world: World) -> None:
+    world.run(_overflowing_and_resumed)

@@ -111,6 +111,32 @@ def test_views_scalars_and_waiting_later(world: World) -> None:
     world.run(sums_of_awkward_tensors)
 
 
+def sums_at_once() -> None:
+    """Several are under way at once, each with a memory of its own: the same bytes as one after the other."""
+    rank, names, results = dist.get_rank(), ("a", "b", "c"), []
+    for is_async in (False, True):
+        memory, rounds = thinwire.CodecMemory(), []
+        for fidelity in (Noisy(1.0), Half(), "exact"):
+            tensors = [contribution(rank, 10_007 + number, torch.float32) for number in range(len(names))]
+            works = [
+                thinwire.all_reduce(each, fidelity=fidelity, memory=memory[name], async_op=is_async)
+                for each, name in zip(tensors, names, strict=True)
+            ]
+            if is_async:
+                futures = [work.get_future() for work in works if work is not None]
+                values = [future.wait()[0] for future in futures]
+                assert [value.data_ptr() for value in values] == [each.data_ptr() for each in tensors]
+            else:
+                assert works == [None] * len(names)
+            rounds += [each.numpy().tobytes() for each in tensors]
+        results.append(rounds)
+    assert results[0] == results[1]
+
+
+def test_several_calls_at_once(world: World) -> None:
+    world.run(sums_at_once)
+
+
 def what_cannot_be_done() -> None:
     with pytest.raises(UsageError, match="real floating-point numbers, not int64"):
         thinwire.all_reduce(torch.ones(3, dtype=torch.int64), fidelity=Half())

@@ -1,7 +1,7 @@
 """A world of worker processes that tests share: each runs what it is given, on every rank at once.
 
-Starting processes and importing torch costs seconds, a check milliseconds. A world that failed a check may be out of
-step, so it is thrown away and the next test gets a new one.
+Importing torch costs seconds, a check milliseconds: so all processes are forks of one that has imported whatever they
+may need. A world that failed a check may be out of step, so it is thrown away and the next test gets a new one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 LIMIT_S = 60.0
+IMPORTED = ["torch", "torch._dynamo", "thinwire.codec.text"]  # DistributedDataParallel imports the second
 
 
 class World:
@@ -29,7 +30,8 @@ class World:
         self.num_ranks = num_ranks
         self.healthy = True
         self._folder = tempfile.TemporaryDirectory()
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(IMPORTED)
         store = Path(self._folder.name) / "store"
         self._connections = []
         self._processes = []

@@ -61,7 +61,7 @@ def test_a_late_rank_now_and_then_does_not_look_like_a_slow_wire() -> None:
 def test_a_new_layout_starts_afresh() -> None:
     meter = Meter(0.0)
     now_s = told(meter, 3, rate=1000.0, sizes=(300,))
-    told(meter, 2, rate=1000.0, start_s=now_s)
+    told(meter, 3, rate=1000.0, start_s=now_s)
     assert meter.measurement().sizes == (100, 200)
 
 

@@ -119,6 +119,7 @@ def measure(say: Callable[[Measurement | str], None], request: BenchRequest, ini
 
     RANK in the environment says who this is. The process group is made here and destroyed at the end.
     """
+    torch.set_num_threads(1)  # as torchrun does: the ranks of one host share its cores
     rank = int(os.environ["RANK"])
     dist.init_process_group("gloo", init_method=init_method, rank=rank, world_size=request.num_ranks)
     control = dist.group.WORLD

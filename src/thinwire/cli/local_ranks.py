@@ -1,7 +1,7 @@
 """Processes of one host that work as ranks for a command, and what rank 0 has to say while they do.
 
-A rank that fails ends them all. No process outlives the call. Not here: jobs over several hosts, which torchrun
-launches.
+A rank that fails ends them all. No process outlives the call. All are forks of one process that has imported torch,
+which takes longer than what most commands then do. Not here: jobs over several hosts, which torchrun launches.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 from thinwire.errors import ThinwireError
@@ -52,7 +52,7 @@ def _checked(word: Any) -> Any:
     return word
 
 
-def _check_end(process: SpawnProcess) -> None:
+def _check_end(process: ForkServerProcess) -> None:
     process.join()
     if process.exitcode:
         raise ThinwireError(f"{process.name} failed with status {process.exitcode}; what it said is above")
@@ -61,8 +61,9 @@ def _check_end(process: SpawnProcess) -> None:
 @contextmanager
 def _started(
     work: Work, request: Any, num_ranks: int
-) -> Iterator[tuple[list[SpawnProcess], list[Connection]]]:
-    context = multiprocessing.get_context("spawn")
+) -> Iterator[tuple[list[ForkServerProcess], list[Connection]]]:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch"])
     processes, ears = [], []
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -89,7 +90,6 @@ def _be_a_rank(
         LOCAL_RANK=str(rank),
         WORLD_SIZE=str(num_ranks),
         LOCAL_WORLD_SIZE=str(num_ranks),
-        OMP_NUM_THREADS="1",  # as torchrun sets it: the ranks of one host share its cores
     )
     try:
         work(mouth.send if rank == 0 else lambda word: None, request, init_method)

@@ -43,7 +43,7 @@ class Cast(Codec):
     [1.0, 3.140625]
     """
 
-    to: Literal["float16", "bfloat16", "float8_e4m3", "float8_e5m2"] = "bfloat16"
+    to: Literal["float16", "bfloat16", "float8_e4m3", "float8_e5m2"]
     block: int = 32
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 The wire is believed within a factor of 1 +- ``MARGIN``. The plan in force stays while it lies between what would be
 chosen at both ends of that interval; otherwise the choice for the middle takes its place. Since choices are ordered by
 bandwidth, measurements that stay within 10 % of their mean never change a plan. More loss comes at once, less
-loss only when ``PATIENCE`` observations in a row ask for it.
+loss only when ``PATIENCE`` observations in a row ask for it; and so is exact left, unless it exposes a whole step.
 
 Not here: how all ranks agree on a plan, and when it is applied (``training.agreement``).
 """
@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from thinwire.planner.cost import exposed_s
 from thinwire.planner.decision import Decision, decide
-from thinwire.planner.forms import Form
+from thinwire.planner.forms import EXACT, Form
 from thinwire.planner.workload import Wire, Workload
 
 MARGIN = 0.25
@@ -29,7 +30,7 @@ class Pilot:
         number: of the plan in force; each new plan has the next one.
         step: of the plan in force, on the stair of ``decision``.
         num_buckets: of the workload that it was made for; 0: it was made without knowing, and the next takes its place.
-        streak: for how many observations in a row a less lossy plan would have done.
+        streak: how many observations in a row have asked for another plan, in vain.
     """
 
     number: int = 0
@@ -76,6 +77,13 @@ def advance(
     most = choice(wire.scaled(1 - MARGIN)).chosen.step
     if min(least, middle.chosen.step) <= pilot.step <= max(most, middle.chosen.step):
         return replace(pilot, streak=0), None
-    if pilot.step > middle.chosen.step and pilot.streak + 1 < PATIENCE:
+    can_wait = pilot.step > middle.chosen.step or (
+        not pilot.step and _exact_s(workload, wire) < workload.step_s
+    )
+    if can_wait and pilot.streak + 1 < PATIENCE:
         return replace(pilot, streak=pilot.streak + 1), None
     return Pilot(number=pilot.number + 1, step=middle.chosen.step, num_buckets=num_buckets), middle
+
+
+def _exact_s(workload: Workload, wire: Wire) -> float:
+    return exposed_s(workload, [EXACT] * len(workload.buckets), wire)

@@ -16,7 +16,7 @@ from thinwire.codec.base import Codec
 from thinwire.collective.schedule import Buffer, CollectiveKind
 from thinwire.collective.selection import Place
 from thinwire.errors import ThinwireError, UsageError
-from thinwire.forecast import LinkEstimate, Traffic
+from thinwire.forecast import LinkEstimate, Traffic, WireEstimate
 from thinwire.runtime.coding import compile_codec
 from thinwire.runtime.group import Group
 from thinwire.runtime.job import Job
@@ -48,14 +48,22 @@ class Communicator:
     def links(self) -> dict[int, LinkEstimate]:
         """What the job's traffic has taught so far of the links to the other ranks, by rank.
 
-        It costs nothing to ask: transports count anyway, and the endpoint looks twice a second. A rank that nothing was
-        exchanged with is not there; see ``LinkEstimate`` for what may be unknown of the others.
+        It costs nothing to ask: transports count anyway, and the endpoint looks often. A rank that nothing
+        was exchanged with is not there; see ``LinkEstimate`` for what may be unknown of the others.
         """
         return self._group.estimates()
 
     def traffic(self) -> dict[int, Traffic]:
         """What the links to the other ranks have counted since they were made, by rank; for all groups together."""
         return self._group.traffic()
+
+    def wire(self) -> WireEstimate:
+        """What this process's traffic to and from all peers together has taught so far of the wire they share.
+
+        Ask this for "is the network what the job waits for, and how fast is it": the figures of ``links`` are those of
+        single links in the company they have.
+        """
+        return self._group.wire()
 
     def all_reduce(
         self,

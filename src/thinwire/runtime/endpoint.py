@@ -17,7 +17,7 @@ import msgspec
 
 from thinwire.clock import SYSTEM_CLOCK, Clock
 from thinwire.errors import LinkError, ProtocolError, ThinwireError
-from thinwire.forecast import LinkEstimate, Traffic
+from thinwire.forecast import LinkEstimate, Traffic, WireEstimate
 from thinwire.protocol.frame import Header, Kind
 from thinwire.protocol.liveness import Liveness
 from thinwire.runtime.communicator import Communicator
@@ -181,6 +181,10 @@ class Endpoint:
     def traffic(self) -> dict[str, Traffic]:
         """What each link has counted until now: by endpoint id."""
         return {peer: link.traffic() for peer, link in list(self._links.items())}
+
+    def wire(self) -> WireEstimate:
+        """What traffic has taught of this process's wire, all peers together."""
+        return self._watch.wire()
 
     # For groups ------------------------------------------------------------------------------------------
 

@@ -41,7 +41,8 @@ def all_reduce(
         fidelity: "exact", or a codec, or its text, such as "quantize(bits=4)"; equal on all ranks.
         memory: what is remembered of this tensor, ``CodecMemory()[name]``. With it, what a call leaves out is
             added to the next (error feedback), be it exact; without, it is lost. As large as the tensor, in float32.
-        async_op: return at once; the ``Work`` that is returned tells when it is done.
+        async_op: return at once; the ``Work`` that is returned tells when it is done, and so does its future, whose
+            value is ``[tensor]``. Until then neither ``tensor`` nor ``memory`` is to be used.
 
     Raises:
         UsageError: a tensor, operation, group or memory that the codec cannot do with.

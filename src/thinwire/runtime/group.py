@@ -25,7 +25,7 @@ from thinwire.errors import (
     PeerError,
     ThinwireError,
 )
-from thinwire.forecast import LinkEstimate, Traffic
+from thinwire.forecast import LinkEstimate, Traffic, WireEstimate
 from thinwire.runtime.coding import Coding
 from thinwire.runtime.failure import MISMATCH_GRACE_S, FailReport, Mismatch
 from thinwire.runtime.flight import Flight, Wires
@@ -437,6 +437,10 @@ class Group:
         """What the links to the other ranks have counted."""
         found = self._endpoint.traffic()
         return {rank: found[peer] for peer, rank in self._rank_of.items() if peer in found}
+
+    def wire(self) -> WireEstimate:
+        """What is known of this process's wire."""
+        return self._endpoint.wire()
 
     def peers(self) -> Iterable[str]:
         return self._rank_of

@@ -21,7 +21,7 @@ from torch._C._distributed_c10d import PrefixStore, ProcessGroup, Store
 from torch.distributed.constants import default_pg_timeout
 
 from thinwire.errors import AbortedError, UsageError
-from thinwire.forecast import LinkEstimate
+from thinwire.forecast import LinkEstimate, WireEstimate
 from thinwire.runtime import shared_endpoint
 from thinwire.runtime.communicator import Communicator
 from thinwire.runtime.endpoint import Endpoint
@@ -247,6 +247,10 @@ class ThinwireProcessGroup(TorchCalls, ProcessGroup):  # type: ignore[misc]  # t
         found = self._endpoint.links()
         contacts = enumerate(self._meeting.contacts)
         return {rank: found[contact.endpoint] for rank, contact in contacts if contact.endpoint in found}
+
+    def wire(self) -> WireEstimate:
+        """What training has taught so far of the wire to all other ranks together; see ``Communicator.wire``."""
+        return self._endpoint.wire()
 
     def monitored_barrier(self, timeout: timedelta | None = None, wait_all_ranks: bool = False) -> None:
         """Return when every rank has called it, or say on every rank which ranks did not."""

@@ -79,17 +79,20 @@ class Reduction(NamedTuple):
 
 
 class Coded(NamedTuple):
-    """What a call takes beside torch's options: its codec, and the memory that goes with the tensor.
+    """What a call takes beside torch's options: its codec, the memory that goes with the tensor, and its priority.
 
-    Only the calls that say so encode; torch itself gives none, so that its calls are exact.
+    Only the calls that say so encode; torch itself gives none, so that its calls are exact. A call of a larger
+    priority is sent first; None: as the group's other calls.
     """
 
     codec: Codec | None = None
     memory: TensorMemory | None = None
+    priority: int | None = None
 
     def options(self, options: CallOptions) -> CallOptions:
         """The options of the call with these."""
-        return msgspec.structs.replace(options, codec=self.codec, memory=self.memory)
+        priority = options.priority if self.priority is None else self.priority
+        return msgspec.structs.replace(options, codec=self.codec, memory=self.memory, priority=priority)
 
 
 EXACT = Coded()

@@ -9,7 +9,7 @@ Jayarajan et al., "Priority-based parameter propagation for distributed DNN trai
 
 Sums are made in rank order (``collective.algorithms.rank_order``), so they do not depend on what travels with what.
 
-Not here: lossy forms (``attach``).
+Not here: choosing among lossy forms (``attach``).
 """
 
 from __future__ import annotations
@@ -26,15 +26,19 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from thinwire.codec.base import Codec
 from thinwire.errors import UsageError
+from thinwire.runtime.codec_memory import CodecMemory
 from thinwire.runtime.operation import CallOptions
 from thinwire.runtime.process_group import ThinwireProcessGroup
-from thinwire.runtime.reduction import DTYPES, ReduceOp
+from thinwire.runtime.reduction import DTYPES
 from thinwire.training.deferred import DeferredStep
+from thinwire.training.fidelity import AUTO, codec_of
+from thinwire.training.notices import Notices
 from thinwire.training.parcels import Parcel, parcels_of
 
 STRAND = "data parallel"
-SMALL_BYTES = 64 << 10
+SMALL_BYTES = 256 << 10
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -56,12 +60,16 @@ class DataParallel(nn.Module):
         init_sync: take rank 0's parameters and buffers now.
         process_group: a thinwire group; None: the default group.
         find_unused_parameters: parameters may stay without a gradient in a step, other ones on each rank.
-        bucket_cap_mb: what small parameters are put together to, at most, in MiB; by default 64 KiB.
+        bucket_cap_mb: what small parameters are put together to, at most, in MiB; by default 256 KiB.
+        fidelity: ``"exact"``, or a codec, such as ``"quantize(bits=8)"``, always with error feedback.
         device_ids, output_device, dim, check_reduction, gradient_as_bucket_view, static_graph: accepted, and have
             no effect: the module stays where it is, and there are no buckets to view.
 
+    Attributes:
+        memory: what a codec still owes, each rank's own, for checkpoints: its ``state_dict`` after ``synchronize()``.
+
     Raises:
-        UsageError: the group is not thinwire's, or nothing in the module has a gradient.
+        UsageError: the group is not thinwire's, nothing in the module has a gradient, or there is no such fidelity.
     """
 
     def __init__(
@@ -78,8 +86,14 @@ class DataParallel(nn.Module):
         check_reduction: bool = False,
         gradient_as_bucket_view: bool = False,
         static_graph: bool = False,
+        *,
+        fidelity: str | Codec = "exact",
     ) -> None:
         super().__init__()
+        if fidelity == AUTO:
+            raise UsageError('DataParallel takes "exact" or a codec: "auto" is for attach()')
+        self._codec = codec_of(fidelity)
+        self.memory = CodecMemory()
         group = process_group or dist.distributed_c10d._get_default_group()
         if not isinstance(group, ThinwireProcessGroup):
             raise UsageError(
@@ -103,7 +117,7 @@ class DataParallel(nn.Module):
         # Observed in the first backward pass; None once it is agreed on.
         self._ready_order: list[int] | None = []
         self._num_launched = len(self._parcels)
-        self._unused: Tensor | None = None
+        self._notices: Notices | None = None
         self._landed = threading.Condition()
         self._deferred: DeferredStep | None = None
         self._called: set[nn.Module] | None = set()  # observed in the first forward pass
@@ -174,32 +188,29 @@ class DataParallel(nn.Module):
             self._settle(self._needs.get(module, self._parcels))
 
     def _settle(self, needed: Sequence[Parcel]) -> None:
-        """Wait for these parcels; steps others that land meanwhile."""
-        while waiting := [each for each in needed if each.work is not None]:
+        """Wait for these parcels; takes others that land meanwhile."""
+        while any(each.work is not None for each in needed):
             with self._landed:
-                self._landed.wait_for(
-                    lambda: any(each.work is not None and each.work.is_completed() for each in self._parcels)
-                )
-            urgent = [each for each in waiting if each.work is not None and each.work.is_completed()]
-            for parcel in urgent or self._parcels:
-                if parcel.work is not None and parcel.work.is_completed():
-                    self._take(parcel)
-                    if not urgent:
-                        break  # one at a time: what is needed may have landed meanwhile
+                self._landed.wait_for(lambda: any(each.has_landed for each in self._parcels))
+            self._take([each for each in self._parcels if each.has_landed])
 
-    def _take(self, parcel: Parcel) -> None:
-        """Give a parcel's gradients back to its parameters, and step them if that was asked for."""
-        work, parcel.work = parcel.work, None
-        assert work is not None
-        work.wait()
+    def _take(self, landed: Sequence[Parcel]) -> None:
+        """Give gradients back to their parameters, and step those for which that was asked."""
         unused = self._unused_ids()
-        for parameter, gradient in zip(parcel.parameters, parcel.gradients, strict=True):
-            if id(parameter) not in unused:
-                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-        parcel.gradients = []
+        for parcel in landed:
+            work, parcel.work = parcel.work, None
+            assert work is not None
+            work.wait()
+            is_lost = self._codec is not None and self._told().has_overflowed(parcel.index)
+            for parameter, gradient in zip(parcel.parameters, parcel.gradients, strict=True):
+                if is_lost:
+                    gradient.fill_(torch.nan)
+                if id(parameter) not in unused:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+            parcel.gradients = []
         if self._deferred is not None:
-            stepped = [each for each in parcel.parameters if self._deferred.is_waiting(each)]
-            if stepped:
+            parameters = [each for parcel in landed for each in parcel.parameters]
+            if stepped := [each for each in parameters if self._deferred.is_waiting(each)]:
                 self._deferred.apply(stepped)
                 for each in stepped:
                     each.grad = None
@@ -225,7 +236,7 @@ class DataParallel(nn.Module):
     def _begin_backward(self) -> None:
         self.synchronize()  # what a step without a forward pass in between left behind
         self._num_launched = 0
-        self._unused = None
+        self._notices = None
         for parcel in self._parcels:
             parcel.expect()
         torch.autograd.Variable._execution_engine.queue_callback(self._end_backward)
@@ -238,10 +249,18 @@ class DataParallel(nn.Module):
                 return
             self._num_launched += 1
             packed = parcel.pack().mul_(1.0 / self.process_group.size())
-            algorithm = None if packed.dtype in _HALF or packed.numel() == 0 else "rank_order"
-            options = CallOptions(priority=parcel.priority, algorithm=algorithm)
-            parcel.work = self.process_group.all_reduce_apart(STRAND, packed, options)
+            parcel.work = self.process_group.all_reduce_apart(STRAND, packed, self._options(parcel, packed))
             parcel.work.add_done_callback(self._on_landed)
+
+    def _options(self, parcel: Parcel, packed: Tensor) -> CallOptions:
+        if self._codec is None:
+            algorithm = None if packed.dtype in _HALF or packed.numel() == 0 else "rank_order"
+            return CallOptions(priority=parcel.priority, algorithm=algorithm)
+        if not bool(torch.isfinite(packed.sum(dtype=torch.float32))):
+            parcel.has_overflowed = True
+            packed.zero_()
+        memory = self.memory[f"parcel {parcel.index}"]
+        return CallOptions(priority=parcel.priority, codec=self._codec, memory=memory)
 
     def _end_backward(self) -> None:
         missing = {each for parcel in self._parcels for each in parcel.missing}
@@ -252,14 +271,14 @@ class DataParallel(nn.Module):
                 f"no gradient came for {', '.join(names)}: every parameter must take part in the loss, "
                 "or find_unused_parameters=True"
             )
-        if self.find_unused_parameters:
-            used = [id(each) not in missing for parcel in self._parcels for each in parcel.parameters]
-            self._unused = torch.tensor(used, dtype=torch.uint8)
-            communicator = self.process_group.communicator(STRAND + ", used")
-            self._used_job = communicator.all_reduce(self._unused.numpy(), ReduceOp.MAX, DTYPES["uint8"])
+        used = [id(each) not in missing for parcel in self._parcels for each in parcel.parameters]
         for parcel in self._parcels:
             parcel.missing.clear()
         self._launch()
+        if self.find_unused_parameters or self._codec is not None:
+            overflowed = [parcel.has_overflowed for parcel in self._parcels]
+            communicator = self.process_group.communicator(STRAND + ", notices")
+            self._notices = Notices(communicator, used, overflowed)
         if self._ready_order is not None:
             self._agree_on_order(self._ready_order)
         if self._deferred is None:
@@ -275,11 +294,14 @@ class DataParallel(nn.Module):
 
     def _unused_ids(self) -> set[int]:
         """The parameters that no rank used."""
-        if self._unused is None:
+        if not self.find_unused_parameters:
             return set()
-        self._used_job.wait()
         parameters = [each for parcel in self._parcels for each in parcel.parameters]
-        return {id(each) for each, used in zip(parameters, self._unused.tolist(), strict=True) if not used}
+        return {id(parameters[index]) for index in self._told().unused()}
+
+    def _told(self) -> Notices:
+        assert self._notices is not None, "nothing is taken before the backward pass has ended"
+        return self._notices
 
     def _on_landed(self) -> None:
         with self._landed:

@@ -11,19 +11,21 @@ from thinwire.codec.base import Codec
 from thinwire.codec.cast import Cast
 from thinwire.codec.low_rank import LowRank
 from thinwire.codec.quantize import Quantize
+from thinwire.codec.top_k import TopK
 from thinwire.runtime import fidelity
 
 AUTO = "auto"
 
 # Each loses more of a training than the one before (``benchmarks/codec_training.py``). Two bits a value and fewer lose
-# more than factors of half the size, and so does sending the largest values alone.
-CANDIDATES: tuple[Codec, ...] = (
+# more than factors of half the size. Where gradients are no matrices, the largest values have to do.
+_ANY: tuple[Codec, ...] = (
     Cast(
         "bfloat16"
     ),  # not float16, which overflows where a loss is scaled, and loses what is small where it is not
     *(Quantize(bits=bits) for bits in (8, 4)),
-    *(LowRank(low_rank_dim) for low_rank_dim in (16, 8, 4, 2, 1)),
 )
+_MATRICES = tuple(LowRank(low_rank_dim) for low_rank_dim in (16, 8, 4, 2, 1))
+_FLAT = tuple(TopK(k=k, values=Quantize(bits=4)) for k in (0.1, 0.03, 0.01))
 
 
 def codec_of(asked: str | Codec) -> Codec | None:
@@ -39,11 +41,15 @@ def codec_of(asked: str | Codec) -> Codec | None:
     return None if codec is None or codec.is_lossless else codec
 
 
-def candidates(allowed: Sequence[str] | None) -> list[Codec]:
-    """The codecs to choose from: those that the user allows, or all of ``CANDIDATES``.
+def candidates(allowed: Sequence[str] | None, *, has_matrices: bool = True) -> list[Codec]:
+    """The codecs to choose from: those that the user allows, or good ones.
+
+    Args:
+        has_matrices: whether some gradients are.
 
     Raises:
         UsageError: the user names one that does not exist.
     """
-    found = map(codec_of, CANDIDATES if allowed is None else allowed)
+    good = (*_ANY, *(_MATRICES if has_matrices else _FLAT))
+    found = map(codec_of, good if allowed is None else allowed)
     return [codec for codec in found if codec is not None]

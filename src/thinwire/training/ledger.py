@@ -37,13 +37,28 @@ class Ledger:
         """What is counted from now on belongs to another step."""
         self._in_step = {}
 
-    def count(self, form: Form, num_values: int, shapes: Sequence[Shape] = ()) -> int:
-        """A bucket travels; returns the bytes that this rank sends of it, to all others together."""
-        num_bytes = self._num_bytes(form, num_values, shapes)
-        values_before, bytes_before = self.sent.get(form.name, (0, 0))
-        self.sent[form.name] = values_before + num_values, bytes_before + num_bytes
-        self._in_step[form.name] = self._in_step.get(form.name, 0) + num_bytes
-        self._bytes_saved += self._num_bytes(EXACT, num_values) - num_bytes
+    def count(
+        self,
+        form: Form,
+        num_values: int,
+        num_halves: int = 2,
+        what: str = "",
+        shapes: Sequence[Shape] = (),
+    ) -> int:
+        """Something travels; returns the bytes that this rank sends of it, to all others together.
+
+        Args:
+            num_values: of the whole tensor.
+            num_halves: 2: every rank's shards go to their owners, and the sums to all; 1: one of the two.
+            what: said before the form's name; nothing for gradients.
+            shapes: of the tensors that the values are, as ``Form.shard_bytes`` takes them.
+        """
+        num_bytes = self._num_bytes(form, num_values, num_halves, shapes)
+        name = what + form.name
+        values_before, bytes_before = self.sent.get(name, (0, 0))
+        self.sent[name] = values_before + num_values, bytes_before + num_bytes
+        self._in_step[name] = self._in_step.get(name, 0) + num_bytes
+        self._bytes_saved += self._num_bytes(EXACT, num_values, num_halves) - num_bytes
         return num_bytes
 
     def figures(self, step: int, plan: Plan, measured: Measurement) -> Figures:
@@ -62,6 +77,6 @@ class Ledger:
             bandwidth_bytes_per_s=measured.bandwidth_bytes_per_s,
         )
 
-    def _num_bytes(self, form: Form, num_values: int, shapes: Sequence[Shape] = ()) -> int:
-        """A shard to each other rank, and the sum of the own shard to each."""
-        return 2 * (self._num_ranks - 1) * form.shard_bytes(num_values, self._num_ranks, shapes)
+    def _num_bytes(self, form: Form, num_values: int, num_halves: int, shapes: Sequence[Shape] = ()) -> int:
+        """A shard to each other rank, and the sum of the own shard to each: a half each."""
+        return num_halves * (self._num_ranks - 1) * form.shard_bytes(num_values, self._num_ranks, shapes)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch._C._distributed_c10d import GradBucket
 from torch.futures import Future
-from torch.nn.parallel import DistributedDataParallel
+from torch.nn import Parameter
 
 from thinwire.clock import Clock
 from thinwire.codec.base import Codec, Floats, Shape
@@ -32,8 +32,10 @@ from thinwire.collective.selection import Place
 from thinwire.errors import UsageError
 from thinwire.planner.forms import EXACT, EXACT_NAME, Budget, Form
 from thinwire.planner.guard import Evidence
+from thinwire.runtime.codec_memory import TensorMemory
 from thinwire.runtime.operation import CallOptions
 from thinwire.runtime.process_group import ThinwireProcessGroup
+from thinwire.runtime.work import ThinwireWork
 from thinwire.training.agreement import Message, Plan, heard
 from thinwire.training.autopilot import Autopilot, Remembered
 from thinwire.training.calibration import calibrated
@@ -42,9 +44,9 @@ from thinwire.training.figures import Figures, Report, Switch
 from thinwire.training.ledger import Ledger
 from thinwire.training.live import Display
 from thinwire.training.low_rank_sum import LowRankSum, Piece, pieces_of
-from thinwire.training.meter import Measurement, Meter
+from thinwire.training.meter import Measurement, Meter, Transfer
 from thinwire.training.opening import open_auto
-from thinwire.training.residuals import Residuals
+from thinwire.training.residuals import Layout, Residuals
 from thinwire.training.rounds import Rounds
 from thinwire.training.sample import Sample
 from thinwire.training.wire_meter import WireMeter
@@ -62,9 +64,11 @@ class GradientLink:
         plan: in force.
     """
 
+    _num_halves = 2  # of an all-reduce: each value goes to who adds it up, and the sum comes back
+
     def __init__(
         self,
-        model: DistributedDataParallel,
+        parameters: Mapping[str, Parameter],
         group: ThinwireProcessGroup,
         fidelity: str | Codec,
         target: float,
@@ -79,7 +83,7 @@ class GradientLink:
         self._rounds = Rounds(self._control)
         self._clock = clock
         self._on_figures = on_figures
-        self._names = {id(each): name for name, each in model.module.named_parameters()}
+        self._names = {id(each): name for name, each in parameters.items()}
         self._message_bytes = 1024 + 16 * len(self._names)
         self._rank, self._num_ranks = group.rank(), group.size()
         self._residuals = Residuals()
@@ -89,7 +93,9 @@ class GradientLink:
         self._meter, self._wire_meter = Meter(0.0), WireMeter(0.0)
         self.plan = Plan(number=1, forms=(EXACT_NAME,), reason="as asked for")
         if fidelity == AUTO:
-            self._open_auto(model, target, budget)
+            self._open_auto(
+                [tuple(each.shape) for each in parameters.values() if each.requires_grad], target, budget
+            )
         elif codec := codec_of(fidelity):
             form = calibrated([codec], clock)[0]
             self._forms[form.name] = form
@@ -176,12 +182,13 @@ class GradientLink:
         """Leave the terminal as it was; the gradients go on as they do."""
         self._display.close()
 
-    def _open_auto(self, model: DistributedDataParallel, target: float, budget: Budget) -> None:
+    def _open_auto(self, shapes: Sequence[Shape], target: float, budget: Budget) -> None:
         if self._num_ranks == 1 or self._control.place is not Place.NETWORK:
             self.plan = msgspec.structs.replace(self.plan, reason="all ranks are on one host: exact")
             return
-        shapes = [tuple(each.shape) for each in model.parameters() if each.requires_grad]
-        rungs, speed, self.plan, codec_contention = open_auto(self._control, shapes, budget, self._clock)
+        rungs, speed, self.plan, codec_contention = open_auto(
+            self._control, self._priced_as(shapes), budget, self._clock
+        )
         self._forms |= {rung.name: rung for rung in rungs}
         self._meter, self._wire_meter = Meter(speed.latency_s), WireMeter(speed.latency_s)
         self._autopilot = Autopilot(
@@ -198,17 +205,37 @@ class GradientLink:
         form = self._forms[self.plan.form_of(bucket.index())]
         values = bucket.buffer()
         pieces = pieces_of([(self._names[id(each)], tuple(each.shape)) for each in bucket.parameters()])
-        shapes = tuple(piece.shape for piece in pieces)
-        self._buckets.append(shapes)
-        num_bytes = self._ledger.count(form, values.numel(), shapes)
-        transfer = self._meter.begin_transfer(values.numel(), now_s, num_bytes)
-        is_sampled = bucket.index() == self._sampled_bucket
+        transfer = self._begin_transfer(form, tuple(piece.shape for piece in pieces), now_s)
+        layout, is_sampled = layout_of(pieces), bucket.index() == self._sampled_bucket
         if form.codec is None:
-            future = self._send_exact(values, pieces)
+            future = self._send_exact(values, layout)
         elif isinstance(form.codec, LowRank):
             future = self._send_factored(values, pieces, form.codec, is_sampled=is_sampled)
         else:
-            future = self._send_coded(values, pieces, form.codec, is_sampled=is_sampled)
+            memory = self._residuals.of_bucket(layout)
+            options = CallOptions(codec=form.codec, memory=memory)
+            future = self._send_coded(
+                values,
+                memory,
+                lambda: self._group.all_reduce_apart("coded gradients", values, options, average=True),
+                is_sampled=is_sampled,
+            )
+        return self._ending(transfer, future)
+
+    def _priced_as(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
+        """The tensors of the all-reduce that costs what this link does to reduce tensors of these shapes."""
+        if self._num_halves == 2:
+            return tuple(shapes)
+        return ((sum(map(prod, shapes)) * self._num_halves // 2,),)
+
+    def _begin_transfer(self, form: Form, shapes: Sequence[Shape], now_s: float) -> Transfer:
+        """A bucket of tensors of these shapes is about to go."""
+        num_bytes = self._ledger.count(form, sum(map(prod, shapes)), self._num_halves, shapes=shapes)
+        self._buckets.append(self._priced_as(shapes))
+        return self._meter.begin_transfer(sum(map(prod, self._buckets[-1])), now_s, num_bytes)
+
+    def _ending(self, transfer: Transfer, future: Future[Any]) -> Future[Tensor]:
+        """The future of the tensor that a transfer brings, which tells the meter when it has."""
 
         def arrived(done: Future[Any]) -> Tensor:
             self._meter.end_transfer(transfer, self._clock.now_s())
@@ -217,18 +244,23 @@ class GradientLink:
 
         return future.then(arrived)
 
-    def _send_exact(self, values: Tensor, pieces: Sequence[Piece]) -> Future[Any]:
+    def _send_exact(self, values: Tensor, layout: Layout) -> Future[Any]:
         """As DistributedDataParallel does without a hook, bit for bit; and what was still owed is paid."""
-        owed = self._residuals.take(layout_of(pieces))
-        if owed is not None:
-            values.add_(torch.from_numpy(owed).to(values))
+        self._pay(values, layout)
         values.mul_(1.0 / self._num_ranks)
         future: Future[Any] = self._group.allreduce([values]).get_future()
         return future
 
+    def _pay(self, values: Tensor, layout: Layout) -> None:
+        """Add what is owed to a bucket."""
+        owed = self._residuals.take(layout)
+        if owed is not None:
+            values.add_(torch.from_numpy(owed).to(values))
+
     def _send_factored(
         self, values: Tensor, pieces: Sequence[Piece], codec: LowRank, *, is_sampled: bool
     ) -> Future[Any]:
+        """The average as thin factors."""
         memory = self._residuals.of_bucket(layout_of(pieces))
         on_host = torch.from_numpy(_on_host(values))
         sample = Sample(on_host.numpy(), memory.residual) if is_sampled else None
@@ -245,16 +277,15 @@ class GradientLink:
         return average.then(arrived)
 
     def _send_coded(
-        self, values: Tensor, pieces: Sequence[Piece], codec: Codec, *, is_sampled: bool
+        self, values: Tensor, memory: TensorMemory, send: Callable[[], ThinwireWork], *, is_sampled: bool
     ) -> Future[Any]:
-        memory = self._residuals.of_bucket(layout_of(pieces))
+        """What ``send`` brings of these values with this memory; NaN on all ranks if one has a value not finite."""
         flag = torch.zeros(1, dtype=torch.float32)
         if not bool(torch.isfinite(values.sum(dtype=torch.float32))):
             flag.fill_(torch.nan)
             values.zero_()
         sample = Sample(_on_host(values), memory.residual) if is_sampled else None
-        options = CallOptions(codec=codec, memory=memory)
-        work = self._group.all_reduce_apart("coded gradients", values, options, average=True)
+        work = send()
         flagged = self._group.allreduce([flag])
 
         def arrived(done: Future[Any]) -> list[Tensor]:
@@ -319,7 +350,9 @@ class GradientLink:
         measured = self._meter.measurement()
         return msgspec.structs.replace(
             measured,
-            bandwidth_bytes_per_s=self._wire_meter.bytes_per_s or measured.bandwidth_bytes_per_s,
+            bandwidth_bytes_per_s=self._wire_meter.bytes_per_s
+            if self._wire_meter.is_counted
+            else measured.bandwidth_bytes_per_s,
             residual_ratio=self._evidence.residual_ratio,
             cosine=self._evidence.cosine,
             loss=loss,

@@ -123,12 +123,12 @@ class Meter:
             transfer.end_s = now_s
 
     def measurement(self) -> Measurement:
-        """What the last second says, or at least the last two steps of the present layout."""
+        """What the last second says, or at least the last two steps of the present layout; nothing before there are."""
         with self._lock:
             steps = list(self._steps)
             current = self._current
         alike = [step for step in steps if step.sizes == steps[-1].sizes]
-        if not alike:
+        if len(alike) < _STEPS_LEAST:
             return Measurement()
         recent = [step for step in alike if step.end_s > alike[-1].end_s - MEMORY_S]
         recent = recent if len(recent) >= _STEPS_LEAST else alike[-_STEPS_LEAST:]

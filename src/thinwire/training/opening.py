@@ -13,13 +13,16 @@ from dataclasses import replace
 from math import prod
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from thinwire.clock import Clock
-from thinwire.codec.base import Shape
+from thinwire.codec.base import Codec, Shape
+from thinwire.codec.low_rank import LowRank
 from thinwire.planner.decision import decide
 from thinwire.planner.forms import Budget, Form, ladder
 from thinwire.planner.workload import Bucket, Wire, Workload
+from thinwire.runtime.coding import compile_codec
 from thinwire.runtime.communicator import Communicator
 from thinwire.training.agreement import Plan
 from thinwire.training.calibration import calibrated
@@ -58,9 +61,13 @@ def open_auto(communicator: Communicator, shapes: Sequence[Shape], budget: Budge
         UsageError: the budget names a codec that there is not.
     """
     speed = speed_of(communicator, clock)
-    mine = ladder(calibrated(candidates(budget.allowed), clock), budget)
+    usable = candidates(budget.allowed, has_matrices=any(len(shape) > 1 for shape in shapes))
+    mine = ladder(calibrated(usable, clock), budget)
     common, codec_contention = _common(mine, Rounds(communicator))
     rungs = ladder(common, budget)
+    for rung in rungs:
+        if rung.codec is not None:
+            _compile(rung.codec)
     num_ranks = communicator.num_ranks
     first = Workload(
         buckets=(Bucket(num_values=sum(map(prod, shapes)), ready_s=0.0, shapes=tuple(shapes)),),
@@ -73,6 +80,14 @@ def open_auto(communicator: Communicator, shapes: Sequence[Shape], budget: Budge
     reason = f"the first steps: {decision.reason}"
     plan = Plan(number=1, forms=decision.chosen.names, reason=reason, exposed_s=decision.chosen.exposed_s)
     return Opening(rungs, speed, plan, codec_contention)
+
+
+def _compile(codec: Codec) -> None:
+    """Use it once, so that no step has to wait for its kernels."""
+    compile_codec(codec)
+    if isinstance(codec, LowRank):
+        matrix = np.eye(2 * codec.low_rank_dim + 2, dtype=np.float32)
+        codec.add_decoded(codec.encode(matrix).payload, matrix)
 
 
 def _contention() -> float:

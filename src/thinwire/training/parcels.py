@@ -1,7 +1,7 @@
 """Parcels: what ``data_parallel`` sends as one message, and when the next forward pass needs it.
 
-A large parameter is a parcel of its own and travels in place; neighbouring small ones share one, because a message
-has a price however small it is.
+A large parameter is a parcel of its own and travels in place; small ones share one, because a message has a price
+however small it is.
 
 Not here: sending.
 """
@@ -27,6 +27,7 @@ class Parcel:
         parameters: whose gradients it carries.
         missing: those whose gradients are not there yet, in this backward pass, by identity.
         priority: larger ones are sent first.
+        has_overflowed: a gradient in it was not finite, and was not sent.
         work: its transfer, while it is on its way or has landed and was not taken yet.
         gradients: of the parameters, in what travels.
     """
@@ -35,12 +36,19 @@ class Parcel:
     parameters: list[Parameter]
     missing: set[int] = field(default_factory=set)
     priority: int = 0
+    has_overflowed: bool = False
     work: ThinwireWork | None = None
     gradients: list[Tensor] = field(default_factory=list)
 
     def expect(self) -> None:
         """A backward pass begins."""
         self.missing = {id(each) for each in self.parameters}
+        self.has_overflowed = False
+
+    @property
+    def has_landed(self) -> bool:
+        """Whether it has travelled, and was not taken yet."""
+        return self.work is not None and self.work.is_completed()
 
     def pack(self) -> Tensor:
         """Take the gradients away from the parameters, and put them into one tensor to send.
@@ -60,26 +68,28 @@ class Parcel:
 
 
 def parcels_of(parameters: Sequence[Parameter], small_bytes: int) -> list[Parcel]:
-    """Put small neighbours together.
+    """Put small ones together, also where large ones are between them.
+
+    The gradient of the first of them comes last, and its layer needs it first, so those of later layers cost it no more
+    than their few bytes.
 
     Args:
         small_bytes: what a parcel of several parameters may hold.
 
-    >>> sizes = [4, 1, 1, 4]
-    >>> parcels = parcels_of([Parameter(torch.zeros(size)) for size in sizes], small_bytes=8)
+    >>> sizes = [9, 1, 1, 9, 4]
+    >>> parcels = parcels_of([Parameter(torch.zeros(size)) for size in sizes], small_bytes=16)
     >>> [[each.numel() for each in parcel.parameters] for parcel in parcels]
-    [[4], [1, 1], [4]]
+    [[9], [1, 1], [9], [4]]
     """
     parcels: list[Parcel] = []
-    room = 0
+    open_ones: dict[tuple[torch.dtype, torch.device], tuple[Parcel, int]] = {}
     for parameter in parameters:
-        num_bytes = parameter.numel() * parameter.element_size()
-        last = parcels[-1].parameters[-1] if parcels else None
-        alike = last is not None and (last.dtype, last.device) == (parameter.dtype, parameter.device)
-        if alike and num_bytes <= room:
-            parcels[-1].parameters.append(parameter)
-            room -= num_bytes
-        else:
-            parcels.append(Parcel(len(parcels), [parameter]))
-            room = small_bytes - num_bytes
+        kind, num_bytes = (parameter.dtype, parameter.device), parameter.numel() * parameter.element_size()
+        last, room = open_ones.get(kind, (None, 0))
+        if last is None or num_bytes > room:
+            last, room = Parcel(len(parcels), []), small_bytes
+            parcels.append(last)
+        last.parameters.append(parameter)
+        if num_bytes <= small_bytes:
+            open_ones[kind] = last, room - num_bytes
     return parcels

@@ -2,15 +2,20 @@
 
 A bucket may be late because the wire is slow, because a codec is, or because another process has the core. Only the
 first of these can be helped by sending less, and only the kernel can tell it from the others: it acknowledges what
-arrived without waiting for any process. So two of its figures are taken of each link, and both are too low at worst:
+arrived without waiting for any process. It tells two things of each link:
 
-- the bytes acknowledged in a step, over the time in which any were not yet: too low where a sender was held up between
-  two pieces while the first was on its way;
-- the pace at which the last bytes were delivered while more was waiting to leave: too low where the kernel itself had
-  to wait for a core, and now and then far too high, where a shaper let a burst pass; so the median of several counts.
+- how many bytes were acknowledged in a step, and how long any were not yet. Their quotient is what the wire carried,
+  unless a sender was held up between two pieces while the first was on its way: then the wire may be faster. So the
+  best of several steps counts.
+- the pace at which the last bytes were delivered, where more was waiting to leave. If the wire is what limits, it is
+  never far above that quotient. If processes are, it is, again and again: by ten or a hundred times. A shaper lets
+  a burst pass now and then, so it takes a quarter of the paces to say that the wire is not the limit; and then their
+  median is what it carries at least. Where there is a pace and it is not beyond, the wire was the limit.
 
-The better one of each link, and of the last steps the best, are believed: those of a second, or fewer if the wire was
-busy for ``ENOUGH_S`` in them. The links are used together, so the slowest says how fast this rank sends to all.
+So a wire is believed to have become slower at once where it was the limit, and otherwise only if nothing better was
+seen for longer.
+
+Links are used together, so the slowest says how fast this rank sends to all.
 
 Told counters and times; no clock, no network. Not here: when to look (``link``), and what to do about it (``planner``).
 """
@@ -24,9 +29,13 @@ from typing import NamedTuple
 
 from thinwire.forecast import Traffic
 
-MEMORY_S, ENOUGH_S = 1.0, 0.3
+MEMORY_S, LONG_MEMORY_S = 1.0, 4.0  # of steps, where the wire was the limit, and where that is not known
+ENOUGH_S = 0.3  # of waiting for the wire in one step, beside which the steps before say nothing
 _LEAST_BYTES = 16 << 10  # in a step, on all links: less says nothing
 _TICK_S = 0.004  # of the kernel's clock for the time in which something was on its way
+_BEYOND = 2.0  # times what the links carried together: a pace of one link that this wire would not allow
+_SHARE_BEYOND = 0.25
+_NUM_PACES = 5  # of a link, without which some that are beyond and some that are not decide nothing
 _LEAST_OF_BUSY = 0.25  # of the time on the wire that is not latency, however far the peer is
 
 
@@ -38,11 +47,25 @@ class _Passage(NamedTuple):
     pace_bytes_per_s: float | None
 
 
+class _Step(NamedTuple):
+    """What went over all links in one step, by peer."""
+
+    end_s: float
+    passages: Mapping[int, _Passage]
+
+    @property
+    def longest_s(self) -> float:
+        return max(each.busy_s for each in self.passages.values())
+
+
 class WireMeter:
     """Learns from one look at the links' counters a step. Not thread-safe.
 
     Args:
         latency_s: of a collective of no size, in which nothing is wrong with the bandwidth.
+
+    Attributes:
+        is_counted: whether there is a kernel that counts.
 
     >>> meter = WireMeter(latency_s=0.0)
     >>> for step in range(3):
@@ -51,15 +74,16 @@ class WireMeter:
     2000000.0
     """
 
-    def __init__(self, latency_s: float, bytes_per_s: float = 0.0) -> None:
+    def __init__(self, latency_s: float) -> None:
         self._latency_s = latency_s
         self._before: Mapping[int, Traffic] = {}
-        self._steps: deque[tuple[float, dict[int, _Passage]]] = deque()
-        self._bytes_per_s = bytes_per_s
+        self._steps: deque[_Step] = deque()
+        self._bytes_per_s = 0.0
+        self.is_counted = False
 
     @property
     def bytes_per_s(self) -> float:
-        """That this rank can send with, to all others together; 0: nothing seen yet."""
+        """That this rank can send with, to all others together; 0: not known yet."""
         return self._bytes_per_s
 
     def look(self, now_s: float, traffic: Mapping[int, Traffic]) -> None:
@@ -72,39 +96,55 @@ class WireMeter:
         self._before = traffic
         if sum(each.num_bytes for each in passages.values()) < _LEAST_BYTES:
             return
-        if not any(each.busy_s or each.pace_bytes_per_s for each in passages.values()):
-            return  # a transport that does not count
-        self._steps.append((now_s, passages))
-        while self._steps[0][0] <= now_s - MEMORY_S or self._is_enough_without_the_first():
+        step = _Step(now_s, passages)
+        self.is_counted |= step.longest_s > 0 or any(each.pace_bytes_per_s for each in passages.values())
+        if not self.is_counted:
+            return
+        self._steps.append(step)
+        while self._steps[0].end_s <= now_s - LONG_MEMORY_S:
             self._steps.popleft()
-        self._bytes_per_s = self._concluded()
+        self._conclude(now_s)
 
-    def _is_enough_without_the_first(self) -> bool:
-        rest = [passages for _, passages in list(self._steps)[1:]]
-        return sum(max(each.busy_s for each in step.values()) for step in rest) >= ENOUGH_S
+    def _conclude(self, now_s: float) -> None:
+        recent = [step for step in self._steps if step.end_s > now_s - MEMORY_S]
+        if self._is_limit(recent[-1]) and recent[-1].longest_s >= ENOUGH_S:
+            recent = recent[-1:]
+        steps = recent if any(map(self._is_limit, recent)) else list(self._steps)
+        carried = max(self._rate(step, {}) for step in steps)
+        paces: dict[int, float] = {}
+        for peer in steps[-1].passages:
+            seen = [pace for step in steps if (pace := _pace(step, peer)) is not None]
+            beyond = [pace for pace in seen if pace > _BEYOND * carried]
+            if beyond and len(seen) < _NUM_PACES:
+                return  # wait and see
+            if beyond and len(beyond) >= _SHARE_BEYOND * len(seen):
+                paces[peer] = statistics.median(beyond)
+        self._bytes_per_s = max(self._rate(step, paces) for step in steps)
 
-    def _concluded(self) -> float:
-        steps = [passages for _, passages in self._steps]
-        paces = {
-            peer: statistics.median_low(seen)
-            for peer in steps[-1]
-            if (seen := [pace for step in steps if peer in step and (pace := step[peer].pace_bytes_per_s)])
-        }
-        return max(self._rate(step, paces) for step in steps)
+    def _is_limit(self, step: _Step) -> bool:
+        """Whether the wire was: bytes were waiting, and none went faster than all together."""
+        paces = [pace for peer in step.passages if (pace := _pace(step, peer)) is not None]
+        return bool(paces) and max(paces) <= _BEYOND * self._rate(step, {})
 
-    def _rate(self, step: Mapping[int, _Passage], paces: Mapping[int, float]) -> float:
+    def _rate(self, step: _Step, paces: Mapping[int, float]) -> float:
         wire_s = 0.0
-        for peer, passage in step.items():
+        for peer, passage in step.passages.items():
             busy_s = max(passage.busy_s - self._latency_s, _LEAST_OF_BUSY * passage.busy_s, _TICK_S)
             paced_s = passage.num_bytes / paces[peer] if peer in paces else busy_s
             wire_s = max(wire_s, min(busy_s, paced_s))
-        return sum(each.num_bytes for each in step.values()) / wire_s
+        return sum(each.num_bytes for each in step.passages.values()) / max(wire_s, 1e-6)
+
+
+def _pace(step: _Step, peer: int) -> float | None:
+    passage = step.passages.get(peer)
+    return None if passage is None else passage.pace_bytes_per_s
 
 
 def _passage(before: Traffic, after: Traffic) -> _Passage:
     num_bytes = after.delivered_bytes - before.delivered_bytes
+    is_new = after.pace_bytes_per_s != before.pace_bytes_per_s  # the kernel keeps the last one
     return _Passage(
         num_bytes,
         max(0.0, after.unacknowledged_s - before.unacknowledged_s),
-        after.pace_bytes_per_s if num_bytes >= _LEAST_BYTES else None,
+        after.pace_bytes_per_s if is_new and num_bytes >= _LEAST_BYTES else None,
     )

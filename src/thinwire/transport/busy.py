@@ -1,4 +1,4 @@
-"""How long at least one of several was busy: the lanes of a link, for the time that traffic took.
+"""How long at least one of several was busy: the lanes of a link, or all links, for the time that traffic took.
 
 Not here: what they were busy with.
 """
@@ -11,10 +11,16 @@ from thinwire.clock import Clock
 
 
 class BusyTime:
-    """A stopwatch that runs while it was begun more often than ended. Thread-safe."""
+    """A stopwatch that runs while it was begun more often than ended. Thread-safe.
 
-    def __init__(self, clock: Clock) -> None:
+    Args:
+        clock: tells the time.
+        whole: runs as long as any stopwatch that is part of it.
+    """
+
+    def __init__(self, clock: Clock, whole: BusyTime | None = None) -> None:
         self._clock = clock
+        self.whole = whole
         self._lock = threading.Lock()
         self._num_busy = 0
         self._since_s = 0.0
@@ -24,19 +30,25 @@ class BusyTime:
         """One more is busy. Returns the time."""
         with self._lock:
             now_s = self._clock.now_s()
-            if self._num_busy == 0:
+            has_begun = self._num_busy == 0
+            if has_begun:
                 self._since_s = now_s
             self._num_busy += 1
-            return now_s
+        if has_begun and self.whole is not None:
+            self.whole.begin()
+        return now_s
 
     def end(self) -> float:
         """One less is busy. Returns the time."""
         with self._lock:
             now_s = self._clock.now_s()
             self._num_busy -= 1
-            if self._num_busy == 0:
+            has_ended = self._num_busy == 0
+            if has_ended:
                 self._total_s += now_s - self._since_s
-            return now_s
+        if has_ended and self.whole is not None:
+            self.whole.end()
+        return now_s
 
     def total_s(self) -> float:
         """The time until now."""

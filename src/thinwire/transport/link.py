@@ -46,13 +46,20 @@ _FIRST = -(1 << 63)  # before any priority: PULLED costs nothing and frees the p
 class SocketLink:
     """The way to one peer. Implements ``thinwire.transport.base.Link``."""
 
-    def __init__(self, peer: str, receiver: Receiver, clock: Clock, refusals: Refusals) -> None:
+    def __init__(
+        self,
+        peer: str,
+        receiver: Receiver,
+        clock: Clock,
+        refusals: Refusals,
+        receiving: BusyTime | None = None,
+    ) -> None:
         self.peer = peer
         self.receiver = receiver
         self.clock = clock
         self.refusals = refusals
         self.lock = threading.Lock()  # held for bookkeeping only: never while calling out, reading or writing
-        self.receiving = BusyTime(clock)
+        self.receiving = BusyTime(clock, receiving)
         self.ended = False
         self._kind = "none yet"
         self._made_s = clock.now_s()
@@ -117,16 +124,21 @@ class SocketLink:
             lanes = tuple(self._lanes)
         infos = self.tcp_infos()
         paces = [info.delivery_rate_bytes_per_s for info in infos if not info.is_app_limited]
+        whole = self.receiving.whole
         return Traffic(
             timed_bytes=sum(lane.bytes_timed for lane in lanes),
             receiving_s=self.receiving.total_s(),
+            all_receiving_s=whole.total_s() if whole else None,
             delivered_bytes=sum(info.bytes_acked for info in infos),
-            sending_s=max((info.busy_s - info.receiver_limited_s for info in infos), default=0.0),
+            sending_s=max((info.busy_s for info in infos), default=0.0),
+            hindered_s=max((info.receiver_limited_s + info.buffer_limited_s for info in infos), default=0.0),
+            unsent_bytes=sum(info.bytes_unsent for info in infos) if infos else None,
             sent_bytes=sum(info.bytes_sent for info in infos),
             retransmitted_bytes=sum(info.bytes_retransmitted for info in infos),
             unacknowledged_s=max((info.busy_s - info.receiver_limited_s for info in infos), default=0.0),
             pace_bytes_per_s=sum(paces) * len(infos) / len(paces) if paces else None,
             rtt_s=min((info.rtt_s for info in infos), default=None),
+            rtt_min_s=min((info.min_rtt_s for info in infos if info.min_rtt_s), default=None),
         )
 
     # For the transport: how the link comes to be.

@@ -24,6 +24,7 @@ from thinwire.transport.accepting import Doorman
 from thinwire.transport.addresses import host_key
 from thinwire.transport.admission import Deadline
 from thinwire.transport.base import Contact, LinkStatistics, Receiver
+from thinwire.transport.busy import BusyTime
 from thinwire.transport.connecting import Connector
 from thinwire.transport.crew import Crew, Setting
 from thinwire.transport.lane import Lane
@@ -65,6 +66,7 @@ class SocketTransport:
     ) -> None:
         self._setting = Setting(check_secret(secret), options, clock, Crew(), Refusals(clock))
         self._lock = threading.Lock()
+        self._receiving = BusyTime(clock)
         self._links: dict[str, SocketLink] = {}
         self._doorman: Doorman | None = None
         self._closing = False
@@ -150,7 +152,9 @@ class SocketTransport:
             if self._closing:
                 raise AbortedError("the transport is closed: make another one")
             setting = self._setting
-            made = self._links[peer] = SocketLink(peer, self._receiver, setting.clock, setting.refusals)
+            made = self._links[peer] = SocketLink(
+                peer, self._receiver, setting.clock, setting.refusals, self._receiving
+            )
             return made, True
 
     def _connect(self, link: SocketLink, contact: Contact, index: int) -> None:
