@@ -56,23 +56,33 @@ def is_whole(way: str, network: str) -> bool:
     return way == ADAPTIVE or (network == "unlimited" and way not in NEVER_WHOLE)
 
 
+def ways_of(ways: Sequence[str], network: str, *, is_first_seed: bool) -> list[str]:
+    """Those that have something to tell there: more seeds tell the spread of quality; hivemind is slow anywhere."""
+    if is_first_seed:
+        return [way for way in ways if way != "hivemind" or network == "unlimited"]
+    return [way for way in ways if way in (ADAPTIVE, EXACT) and is_whole(way, network)]
+
+
 def part(order: Order, model: str, network: str, ways: Sequence[str], seed: int) -> Iterator[Run]:
     """These ways in turn, with infinite before, between and after them."""
-    infinite, runs = [], []
+    infinite: list[Run] = []
+    runs: list[Run] = []
 
     def measure_infinite() -> None:
         run = one(order, model, "unlimited", EXACT, seed, is_short=True)
         if run.failure:
             raise SystemExit(run.failure)
-        infinite.append(run.step_time())
+        infinite.append(run)
 
     for index, way in enumerate(ways):
         if index % BETWEEN_INFINITES == 0:
             measure_infinite()
         runs.append(one(order, model, network, way, seed, is_short=not is_whole(way, network)))
     measure_infinite()
+    times = tuple(run.step_time() for run in infinite)
+    disturbed = max(run.disturbed for run in infinite)
     for run in runs:
-        yield msgspec.structs.replace(run, infinite=tuple(infinite))
+        yield msgspec.structs.replace(run, infinite=times, disturbed=max(run.disturbed, disturbed))
 
 
 def one(order: Order, model: str, network: str, way: str, seed: int, *, is_short: bool) -> Run:

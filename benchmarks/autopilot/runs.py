@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from benchmarks.autopilot.models import Quality
 from thinwire.cli.measurement import Surroundings
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "autopilot.json"
+QUIET = 0.1  # of the cores taken by others, at most
 FIRST_STEPS = 5  # in which DistributedDataParallel builds its buckets; no mean counts them
 
 
@@ -20,13 +22,6 @@ class StepTime(NamedTuple):
 
     median_s: float
     mean_s: float
-
-
-class Quality(NamedTuple):
-    """On what was kept back: share of right answers, and mean cross entropy in nats."""
-
-    accuracy: float
-    loss: float
 
 
 class PlanBegun(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +43,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         quality: after the last step of a whole training.
         plans, sent_as: of the autopilot; bytes by form.
         infinite: the same model, exact and over links without a limit, measured before and after in the same go.
-        disturbed: what part of the cores other programs took meanwhile.
+        disturbed: what part of the cores other programs took, in this run or in those of infinite, whichever was worse.
         failure: why there is nothing else to tell; empty if there is.
     """
 
@@ -72,6 +67,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     def what(self) -> tuple[str, str, str, int]:
         """Which cell of the matrix it fills."""
         return self.model, self.network, self.way, self.seed
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether its times are worth keeping."""
+        return self.disturbed <= QUIET
 
     def step_time(self) -> StepTime:
         """Of a run that did not fail."""
