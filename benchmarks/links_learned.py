@@ -7,9 +7,10 @@ it is told. Puts what it finds into ``benchmarks/results/links_learned.json``, f
 the table of the guide. Compared are the medians after ``SETTLED_S``, of the host or link that is farthest from its
 truth.
 
-What is the truth? All hosts send to all, so a link gets its max-min fair share of the wires; a host's wire carries
-the sum of its links. Rates of the lab count Ethernet frames; a program gets 1448 bytes of every 1514. Where the job
-does not fill the wire, because the cores are the limit, the figure must say that it is only a lower bound, and be one.
+What is the truth? All hosts send to all, so a link gets its max-min fair share of the wires, and up to all of them
+where others have nothing to send just then; a host's wire carries the sum of its links. Rates of the lab count Ethernet
+frames; a program gets 1448 bytes of every 1514. Where the job does not fill the wire, because the cores are the limit,
+the figure must say that it is only a lower bound, and be one.
 
 Needs what ``thinwire lab`` needs. What runs inside the hosts is in this file too: ``rank``.
 """
@@ -240,7 +241,7 @@ def _rows(
             if peer != host:
                 seen = [each.links.get(peer, (0.0, False)) for each in samples]
                 rate, is_limit = (statistics.median(column) for column in zip(*seen, strict=True))
-                links.append(_rate("link in company", shares[host, peer], rate, is_limit > 0.5, uplink))
+                links.append(_link(network, host, peer, shares[host, peer], rate, is_limit > 0.5))
                 trips.append(_round_trip(network, host, peer, [each.rtts_s.get(peer) for each in samples]))
     for found in (wires, links, trips):
         yield max(found, key=lambda row: row.error)
@@ -250,6 +251,15 @@ def _rate(what: str, truth: float, told: float, is_limit: bool, at_most: float) 
     """A lower bound is wrong if it is above what the wire can carry; a limit if it is off in either direction."""
     off = abs(told / truth - 1) if is_limit else max(0.0, told / at_most - 1)
     return Learned(what=what, truth=truth * 8e-6, told=told * 8e-6, is_limit=is_limit, error=off / BOUND)
+
+
+def _link(network: Network, host: int, peer: int, share: float, told: float, is_limit: bool) -> Learned:
+    """What it gets is between its share, where all are busy, and the whole way, where nobody else is."""
+    alone = PAYLOAD_SHARE * min(network.pipes[pipe].rate_bytes_per_s for pipe in network.path(host, peer))
+    off = max(0.0, told / alone - 1, 1 - told / share if is_limit else 0.0)
+    return Learned(
+        what="link in company", truth=share * 8e-6, told=told * 8e-6, is_limit=is_limit, error=off / BOUND
+    )
 
 
 def _round_trip(network: Network, host: int, peer: int, rtts_s: Sequence[float | None]) -> Learned:

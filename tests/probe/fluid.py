@@ -114,10 +114,6 @@ class FluidNetwork:
             self.network.pipes[pipe].delay_s for pipe in self.network.path(source, destination)
         )
 
-    def _slowest(self, source: int, destination: int) -> float:
-        path = self.network.path(source, destination)
-        return min(min(self.network.pipes[pipe].rate_bytes_per_s for pipe in path), UNLIMITED)
-
     def loss(self, source: int, destination: int) -> float:
         kept = 1.0
         for pipe in self.network.path(source, destination):
@@ -156,7 +152,6 @@ class FluidNetwork:
                 rtt_min_s=rtt_s,
                 rtt_median_s=rtt_s,
                 rtt_p99_s=rtt_s,
-                burst_bytes_per_s=self._slowest(peer, host) if experiment.burst_s else None,
             )
 
 

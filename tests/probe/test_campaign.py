@@ -8,7 +8,7 @@ from tests.probe.fluid import FluidNetwork
 from thinwire.errors import UsageError
 from thinwire.lab import library
 from thinwire.lab.scenario import Access, Between, HostAccess, Scenario, Site, Wire
-from thinwire.probe.campaign import full_form, quick_form
+from thinwire.probe.campaign import full_form
 from thinwire.topology import Topology
 
 MBIT = 1e6 / 8
@@ -157,14 +157,6 @@ def test_a_network_without_udp_still_has_bandwidths() -> None:
     assert len(topology.gaps) == 6
     assert all("may drop UDP" in gap.reason for gap in topology.gaps)
     assert all(link.loss is None and link.bandwidth_bytes_per_s for link in topology.links)
-
-
-def test_the_quick_form_is_one_greeting_and_one_exchange() -> None:
-    network = FluidNetwork(library.load("wan-100m-50ms"))
-    topology = network.run(quick_form(network.cards(), now=lambda: ""))
-    assert (network.num_experiments, topology.form) == (2, "quick")
-    assert network.seconds < 1
-    assert {round((link.rtt_median_s or 0) * 1e3) for link in topology.links} == {50}
 
 
 def test_a_lonely_host_and_an_odd_number_are_fine() -> None:

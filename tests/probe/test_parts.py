@@ -92,27 +92,3 @@ def test_rates_are_added_up_only_for_the_time_that_flows_were_together() -> None
     found = together({0: flow(0, 1, 1e6), 1: starved}, 1.0)
     assert found is not None
     assert (found.places, found.bytes_per_s) == ((0, 1), pytest.approx(1e6, rel=0.01))
-
-
-@pytest.mark.parametrize(("jitter_s", "is_told"), [(1e-5, True), (0.004, False)])
-def test_bursts_tell_the_bandwidth_unless_jitter_is_as_long_as_they_are(
-    jitter_s: float, is_told: bool
-) -> None:
-    bursts = {
-        number: [(number + 0.001 * place, number + 1e-5 * place) for place in range(9)]
-        for number in (1, 2, 3)
-    }
-    bursts[1] = [(1 + 0.01 * place, 1 + 1e-5 * place) for place in range(9)]  # something else was on the way
-    delays = [0.01 + jitter_s * (place % 3) for place in range(30)]
-    report = train_report(Train(30, 30, 30, delays_s=delays, rtts_s=[0.02] * 30, bursts=bursts))
-    frames = 1400 / 0.001 * 1442 / 1400 * 1448 / 1514
-    assert report.burst_bytes_per_s == (pytest.approx(frames) if is_told else None)
-
-
-def test_a_burst_that_came_as_fast_as_it_left_tells_of_its_sender_only() -> None:
-    bursts = {
-        number: [(number + 0.001 * place, number + 0.00095 * place) for place in range(9)]
-        for number in (1, 2)
-    }
-    train = Train(30, 30, 30, delays_s=[0.01] * 30, rtts_s=[0.02] * 30, bursts=bursts)
-    assert train_report(train).burst_bytes_per_s is None

@@ -43,12 +43,17 @@ def test_the_full_form_measures_every_link_and_all_ranks_get_the_same() -> None:
     assert "one machine" in topology.findings[-1]
 
 
-def test_the_quick_form_takes_less_than_a_second() -> None:
+def test_the_quick_form_takes_less_than_a_second_and_all_ranks_get_the_same() -> None:
     began_s = SYSTEM_CLOCK.now_s()
-    topology = probes(4, form="quick")[0].result()
+    topologies = [future.result() for future in probes(4, form="quick")]
     assert SYSTEM_CLOCK.now_s() - began_s < 1
+    topology = topologies[0]
+    assert {dumps(other) for other in topologies} == {dumps(topology)}
     assert topology.form == "quick"
+    assert not topology.gaps
+    assert len(topology.links) == 12
     assert all(link.rtt_median_s for link in topology.links)
+    assert all(host.address == "127.0.0.1" and host.interface == "lo" for host in topology.hosts)
 
 
 def test_a_rank_that_does_not_come_is_a_gap() -> None:
@@ -111,7 +116,7 @@ def test_a_clock_that_jumps_ahead_ends_a_probe_early_and_never_holds_it_up() -> 
 
         def now_s(self) -> float:
             self.num_asked += 1
-            return SYSTEM_CLOCK.now_s() + 3600 * (self.num_asked > 300)
+            return SYSTEM_CLOCK.now_s() + 3600 * (self.num_asked > 20)
 
     store = ThreadStore()
     began_s = SYSTEM_CLOCK.now_s()
@@ -122,5 +127,5 @@ def test_a_clock_that_jumps_ahead_ends_a_probe_early_and_never_holds_it_up() -> 
         topology = steady.result()
         assert dumps(jumping.result()) == dumps(topology)
     assert SYSTEM_CLOCK.now_s() - began_s < 20
-    assert [link.loss for link in topology.links] == [0, 0]
+    assert topology.gaps
     assert all((link.rtt_median_s or 0) < 1 for link in topology.links)

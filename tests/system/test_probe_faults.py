@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from thinwire.clock import SYSTEM_CLOCK
 from thinwire.errors import UsageError
 from thinwire.lab import Lab, Scenario
 from thinwire.lab.lab import popen
@@ -30,6 +31,7 @@ sys.exit(main())
 """
 ENDS_WITHIN_S = 90
 HOSTS = ("host0", "host1", "host2")
+OFFICE = Scenario(summary="", hosts=3, access=Access(rate_mbit=50))
 
 
 @contextmanager
@@ -77,7 +79,35 @@ def reasons(topology: Topology) -> dict[str, str]:
     return {gap.what: gap.reason for gap in topology.gaps}
 
 
-OFFICE = Scenario(summary="", hosts=3, access=Access(rate_mbit=50))
+def test_the_quick_form_is_over_in_a_second_though_a_host_is_killed_in_it(tmp_path: Path) -> None:
+    file = tmp_path / "network.toml"
+    with lab_of(OFFICE) as lab:
+        processes = start(lab, "--quick", "--output", str(file))
+        await_step(processes["host0"], "round trips and trains")
+        began_s = SYSTEM_CLOCK.now_s()
+        processes["host2"].kill()
+        found = statuses(processes)
+    assert SYSTEM_CLOCK.now_s() - began_s < 5  # and Python ends
+    assert (found["host0"], found["host1"]) == (1, 1)
+    topology = load(file)
+    assert "did not report within" in reasons(topology)["host2"]
+    for ends in (("host0", "host1"), ("host1", "host0")):
+        assert topology.link(*ends).rtt_median_s
+
+
+def test_the_quick_form_says_which_hosts_a_firewall_keeps_apart(tmp_path: Path) -> None:
+    file = tmp_path / "network.toml"
+    firewall = Cut(between=[["host1"], ["host2"]], at_s=0, for_s=10_000)
+    scenario = Scenario(summary="", hosts=3, access=Access(rate_mbit=50), cut=[firewall])
+    with lab_of(scenario) as lab:
+        found = statuses(start(lab, "--quick", "--output", str(file)))
+    assert set(found.values()) == {1}
+    topology = load(file)
+    assert set(reasons(topology)) == {"host1 -> host2", "host2 -> host1"}
+    assert all("may drop UDP" in reason for reason in reasons(topology).values())
+    assert {link.ends for link in topology.links} == {
+        ends for other in ("host1", "host2") for ends in (("host0", other), (other, "host0"))
+    }
 
 
 def test_a_host_that_is_killed_in_the_middle_is_a_gap_and_the_rest_is_measured(tmp_path: Path) -> None:

@@ -107,6 +107,8 @@ def _table(topology: Topology) -> Table:
         ("one stream\nMbit/s", lambda link: link.one_stream_bytes_per_s, 8e-6),
         ("several\nMbit/s", lambda link: link.several_streams_bytes_per_s, 8e-6),
         ("bursts\nMbit/s", lambda link: link.burst_bytes_per_s, 8e-6),
+        ("at least\nMbit/s", lambda link: link.burst_low_bytes_per_s, 8e-6),
+        ("at most\nMbit/s", lambda link: link.burst_high_bytes_per_s, 8e-6),
         ("round trip\nms", lambda link: link.rtt_median_s, 1e3),
         ("p99\nms", lambda link: link.rtt_p99_s, 1e3),
         ("jitter\nms", lambda link: link.jitter_s, 1e3),

@@ -1,8 +1,8 @@
 """What a host's own wire carries: the traffic of all its links together.
 
 A link that runs beside two others gets a third of the wire they leave by, so that what a link reaches tells little of
-the wire; the sum does. That it is the wire's limit is known where the network held back two links or more at once; if
-it held back only one, something further on may have.
+the wire; the sum does. It is the network's limit where all links that carry much were held back at once; if only some
+were, the wires of their peers may have been the reason.
 
 Not here: single links (``traffic``). Other processes of the same host, which share its wire, are not seen.
 """
@@ -18,6 +18,7 @@ from thinwire.forecast.rate import Rate
 from thinwire.forecast.traffic import BUSY, Incoming, Sending, Traffic, observe_sending, smoothed
 
 _BEST_OF = 3
+_MUCH = 4  # times less than the busiest link carries a link that counts, at least
 
 
 class WireEstimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,8 +26,8 @@ class WireEstimate(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         outgoing_bytes_per_s, incoming_bytes_per_s: what left, or came, for all peers at one time.
-        outgoing_is_limit: the wire held back what ``outgoing_bytes_per_s`` was last learnt from; otherwise it carries
-            at least that. What comes in is always only a lower bound: the senders' wires may be slower.
+        outgoing_is_limit: the network held back what ``outgoing_bytes_per_s`` was last learnt from; otherwise it
+            carries at least that. What comes in is always only a lower bound: the senders' wires may be slower.
         held_share: for how much of the last seconds the network held something back: about 1 where the job waits for
             the network, about 0 where it waits for something else.
     """
@@ -43,7 +44,7 @@ class WireLearner:
     >>> learner = WireLearner()
     >>> for second in range(4):
     ...     sent = Sending(num_bytes=10**6, busy_s=1.0, hindered_s=0.0, interval_s=1.0, num_waiting=2)
-    ...     learner.observe(second, {"one": Traffic(), "other": Traffic()}, [sent, sent])
+    ...     learner.observe(second, {"one": Traffic(), "other": Traffic()}, {"one": sent, "other": sent})
     >>> estimate = learner.estimate()
     >>> round(estimate.outgoing_bytes_per_s.value), estimate.outgoing_is_limit
     (2000000, True)
@@ -53,16 +54,21 @@ class WireLearner:
         self._outgoing, self._incoming = Rate(_BEST_OF), Incoming()
         self._held_share: float | None = None
 
-    def observe(self, now_s: float, traffics: Mapping[str, Traffic], sendings: Sequence[Sending]) -> None:
-        """Take what was counted on each link until now, and what left on each since the last time."""
+    def observe(self, now_s: float, traffics: Mapping[str, Traffic], sendings: Mapping[str, Sending]) -> None:
+        """Take what was counted on each link until now, and what left on it since the last time."""
         all_receiving_s = max((each.all_receiving_s or 0.0 for each in traffics.values()), default=0.0)
         self._incoming.observe(
             now_s, sum(traffic.timed_bytes for traffic in traffics.values()), all_receiving_s
         )
         if sendings:
-            observe_sending(self._outgoing, now_s, _together(sendings))
+            most = max(traffic.delivered_bytes for traffic in traffics.values())
+            much = {peer for peer, traffic in traffics.items() if _MUCH * traffic.delivered_bytes >= most}
+            all_held = all(sending.is_held for peer, sending in sendings.items() if peer in much)
+            observe_sending(self._outgoing, now_s, _together(list(sendings.values()), all_held=all_held))
             if any(traffic.unsent_bytes is not None for traffic in traffics.values()):
-                self._held_share = smoothed(self._held_share, max(sending.held_share for sending in sendings))
+                self._held_share = smoothed(
+                    self._held_share, max(sending.held_share for sending in sendings.values())
+                )
 
     def estimate(self) -> WireEstimate:
         """What is known by now."""
@@ -74,17 +80,16 @@ class WireLearner:
         )
 
 
-def _together(sendings: Sequence[Sending]) -> Sending:
+def _together(sendings: Sequence[Sending], *, all_held: bool) -> Sending:
     """All links as one. When links were busy is not known, only how long: if none was all the time, then perhaps one
     after the other."""
     interval_s = sendings[0].interval_s
     longest_s = max(sending.busy_s for sending in sendings)
     is_always = longest_s >= BUSY * interval_s
-    num_held = sum(sending.is_held for sending in sendings)
     return Sending(
         num_bytes=sum(sending.num_bytes for sending in sendings),
         busy_s=longest_s if is_always else min(interval_s, sum(sending.busy_s for sending in sendings)),
         hindered_s=0.0,
         interval_s=interval_s,
-        num_waiting=2 if num_held >= min(2, len(sendings)) else 0,
+        num_waiting=2 if all_held else 0,
     )

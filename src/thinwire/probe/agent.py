@@ -88,7 +88,7 @@ class Agent:
                     assert card is not None
                     partners[peer] = (ip, card.port)
             if partners:
-                tasks.append(pool.submit(self._exchange, step, partners, len(cards), experiment, report))
+                tasks.append(pool.submit(self._exchange, step, partners, experiment, report))
             deadline_s = begun_s + experiment.duration_s + experiment.patience_s
             for place, flow in enumerate(experiment.flows):
                 if flow.destination == self._number:
@@ -165,7 +165,6 @@ class Agent:
         self,
         step: int,
         partners: dict[int, tuple[str, int]],
-        num_hosts: int,
         experiment: Experiment,
         report: Report,
     ) -> None:
@@ -176,8 +175,6 @@ class Agent:
             duration_s=experiment.train_s,
             linger_s=experiment.linger_s,
             size_bytes=experiment.datagram_bytes,
-            burst_s=experiment.burst_s,
-            num_hosts=num_hosts,
         )
         for peer, train in trains.items():
             report.trains[peer] = train_report(train)

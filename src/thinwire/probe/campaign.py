@@ -11,7 +11,7 @@ So a campaign does not know how hosts are reached; a test drives it with a compu
 5. where a host is reached through several interfaces, a flow over each of the others;
 6. where links carried less than the wires of their two hosts, one more look at what they share (``sharing``).
 
-Not here: sockets, waiting, time.
+Not here: sockets, waiting, time; the quick form (``quick_member``).
 """
 
 from __future__ import annotations
@@ -47,9 +47,6 @@ _ROUND_TRIPS_TOGETHER = 16  # until streams that join have settled
 _TRAIN_INTERVAL_S = 0.00025
 _TRAIN_SHARE = 0.2  # of a link's bandwidth, for a train
 _LOADED_INTERVAL_S = 0.005
-_QUICK_PATIENCE_S = 1.5  # with lost packets it takes longer than a second
-_BURST_S = 0.01
-_BURSTS_S = 0.024  # of a host's wire, for a burst to each of the others
 # Beside others that fill a queue, a first packet may be lost for some 0.2 s, or twice that.
 _FAN_AGAIN_S = 1.0
 _FAN_BYTES = 600_000  # through the slowest wire, to tell what each of several sources gets of it
@@ -114,33 +111,6 @@ def full_form(
         survey, conflicts, _flow_times(survey, times, _ROUND_TRIPS_TOGETHER / 2), _LONGEST_SEARCH * budget_s
     )
     return survey.topology("full", now(), findings(survey))
-
-
-def quick_form(joined: Sequence[Card | str], *, now: Callable[[], str], train_s: float = 0.45) -> Campaign:
-    """The campaign for a running job: round trips and bandwidths of all pairs at once, in well under a second.
-
-    A host sends 100 datagrams a second to each other for ``train_s``, and four bursts. All of them together take each
-    wire less than 0.1 s: under 1 % of its traffic at one probe every 10 s. Between bursts of other traffic this
-    tells what the wire carries; beside traffic that fills the wire, what is left of it.
-    """
-    survey = Survey(joined)
-    survey.take((yield Experiment(purpose="finding addresses", greet=True, patience_s=_QUICK_PATIENCE_S)))
-    pairs = [(first, second) for second in range(survey.num_hosts) for first in range(second)]
-    exchanges = survey.exchanges_of(pairs)
-    if exchanges:
-        survey.idle = survey.take_trains(
-            (
-                yield Experiment(
-                    purpose="round trips and bursts",
-                    exchanges=exchanges,
-                    train_s=train_s,
-                    linger_s=0.2,
-                    patience_s=_QUICK_PATIENCE_S,
-                    burst_s=min(_BURST_S, _BURSTS_S / (survey.num_hosts - 1)),
-                )
-            )
-        )
-    return survey.topology("quick", now(), findings(survey))
 
 
 def _flows(survey: Survey, times: Times) -> Generator[Experiment, Outcome, list[list[Path]]]:

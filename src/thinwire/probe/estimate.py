@@ -5,7 +5,6 @@ Not here: what the numbers mean for a network (``campaign``).
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -13,16 +12,12 @@ import numpy as np
 
 from thinwire.probe.experiment import FlowReport, Together, TrainReport
 from thinwire.transport.bulk import Progress
-from thinwire.transport.datagrams import BURST_BYTES, Train, burst_rate
+from thinwire.transport.datagrams import Train
 
 _SAMPLES_LEAST = 5
 _EVEN_SAMPLES = 200
-# What a TCP stream gets of a wire that datagrams of a burst, whose frames are shorter, get some of.
-_STREAM_SHARE = (1448 / 1514) / (BURST_BYTES / (BURST_BYTES + 42))
 _LONGEST_ROUND_TRIP_S = 10.0  # what seems longer is a clock that was set
 _JUMP_S = 1.0
-_JITTERS = 5  # that a burst has to be longer than
-_AS_FAST_AS_SENT = 0.9
 
 
 def flow_report(progress: Progress, retransmitted: float | None = None) -> FlowReport | None:
@@ -90,7 +85,6 @@ def train_report(train: Train) -> TrainReport:
         num_received=train.num_received,
         num_expected=train.num_expected,
         span_s=train.span_s,
-        burst_bytes_per_s=_burst_bytes_per_s(train),
     )
     if not delays.size or not rtts.size:
         return counts
@@ -116,20 +110,3 @@ def longer_train(first: TrainReport, second: TrainReport) -> TrainReport:
         num_received=first.num_received + second.num_received,
         num_expected=first.num_expected + second.num_expected,
     )
-
-
-def _burst_bytes_per_s(train: Train) -> float | None:
-    """What the fastest burst came at, without those that were much shorter than the longest: what else is on the way
-    only ever makes a burst slower. None if that tells the sender's speed and not the wire's, because it left no faster
-    than it came; and if delays vary as much as a burst lasts, because then jitter sets its datagrams apart.
-    """
-    longest = max(map(len, train.bursts.values()), default=0)
-    bursts = [tuple(zip(*burst, strict=True)) for burst in train.bursts.values() if 2 * len(burst) >= longest]
-    rates = [(burst_rate(arrived), burst_rate(left)) for arrived, left in bursts]
-    came, went = max(rates, default=(0.0, 0.0))
-    if not came or came > _AS_FAST_AS_SENT * went:
-        return None
-    span_s = statistics.median(arrived[-1] - arrived[0] for arrived, _ in bursts)
-    delays = np.array(train.delays_s or [0.0])
-    usual_jitter_s = float(np.median(np.abs(delays - np.median(delays))))
-    return _STREAM_SHARE * came if span_s > _JITTERS * usual_jitter_s else None

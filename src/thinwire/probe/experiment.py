@@ -61,8 +61,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         purpose: in words, for progress and messages.
         greet: every host finds out at which addresses it reaches the others.
         flows: each fills its path with one stream for ``alone_s``, then with ``num_streams`` for ``together_s``.
-        exchanges: for ``train_s``, a datagram of ``datagram_bytes`` every ``interval_s``; and in turns, bursts of
-            datagrams that last about ``burst_s``, if that is not 0.
+        exchanges: for ``train_s``, a datagram of ``datagram_bytes`` every ``interval_s``.
         congestion_control: of the flows; None: the system's default.
         patience_s: what connecting may take.
         linger_s: how long an exchange listens for late datagrams.
@@ -78,7 +77,6 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     train_s: float = 0.0
     interval_s: float = 0.01
     datagram_bytes: int = 64
-    burst_s: float = 0.0
     congestion_control: str | None = None
     patience_s: float = 4.0  # a lost first packet is sent again after 1 s, and after 2 s more
     linger_s: float = 0.5
@@ -141,7 +139,8 @@ class TrainReport(msgspec.Struct, frozen=True, kw_only=True):
             constant of the two clocks) and standard deviation.
         rtt_min_s, rtt_median_s, rtt_p99_s, rtt_p999_s: from here to the other and back.
         has_jumped: a clock was set meanwhile: delays one way are unknown.
-        burst_bytes_per_s: what bursts from the other arrived at here, as a TCP stream would have it.
+        burst_bytes_per_s: what trains of large datagrams from the other arrived at here, as a TCP stream would have it.
+        burst_low_bytes_per_s, burst_high_bytes_per_s: the interval that it is in.
     """
 
     num_sent: int
@@ -150,6 +149,8 @@ class TrainReport(msgspec.Struct, frozen=True, kw_only=True):
     span_s: float = 0.0
     has_jumped: bool = False
     burst_bytes_per_s: float | None = None
+    burst_low_bytes_per_s: float | None = None
+    burst_high_bytes_per_s: float | None = None
     delay_min_s: float | None = None
     delay_median_s: float | None = None
     jitter_s: float | None = None

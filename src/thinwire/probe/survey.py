@@ -179,6 +179,8 @@ class Survey:
             one_stream_bytes_per_s=flow.one_stream_bytes_per_s if flow else None,
             several_streams_bytes_per_s=flow.several_streams_bytes_per_s if flow else None,
             burst_bytes_per_s=there.burst_bytes_per_s if there else None,
+            burst_low_bytes_per_s=there.burst_low_bytes_per_s if there else None,
+            burst_high_bytes_per_s=there.burst_high_bytes_per_s if there else None,
             rtt_min_s=here.rtt_min_s if here else None,
             rtt_median_s=here.rtt_median_s if here else None,
             rtt_p99_s=here.rtt_p99_s if here else None,

@@ -178,13 +178,13 @@ class Endpoint:
         """What traffic has taught of the link to each peer so far: by endpoint id."""
         return self._watch.estimates()
 
-    def traffic(self) -> dict[str, Traffic]:
-        """What each link has counted until now: by endpoint id."""
-        return {peer: link.traffic() for peer, link in list(self._links.items())}
-
     def wire(self) -> WireEstimate:
         """What traffic has taught of this process's wire, all peers together."""
         return self._watch.wire()
+
+    def traffic(self) -> dict[str, Traffic]:
+        """What each link has counted until now: by endpoint id."""
+        return {peer: link.traffic() for peer, link in list(self._links.items())}
 
     # For groups ------------------------------------------------------------------------------------------
 

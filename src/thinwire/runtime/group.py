@@ -433,14 +433,14 @@ class Group:
         found = self._endpoint.links()
         return {rank: found[peer] for peer, rank in self._rank_of.items() if peer in found}
 
+    def wire(self) -> WireEstimate:
+        """What is known of this process's wire."""
+        return self._endpoint.wire()
+
     def traffic(self) -> dict[int, Traffic]:
         """What the links to the other ranks have counted."""
         found = self._endpoint.traffic()
         return {rank: found[peer] for peer, rank in self._rank_of.items() if peer in found}
-
-    def wire(self) -> WireEstimate:
-        """What is known of this process's wire."""
-        return self._endpoint.wire()
 
     def peers(self) -> Iterable[str]:
         return self._rank_of

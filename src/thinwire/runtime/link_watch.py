@@ -33,8 +33,12 @@ class LinkWatch:
             with self._lock:
                 for peer, traffic in traffics.items():
                     self._learners.setdefault(peer, LinkLearner()).observe(now_s, traffic)
-                sendings = [self._learners[peer].sending for peer in traffics]
-                self._wire.observe(now_s, traffics, [sending for sending in sendings if sending])
+                sendings = {
+                    peer: sending
+                    for peer in traffics
+                    if (sending := self._learners[peer].sending) is not None
+                }
+                self._wire.observe(now_s, traffics, sendings)
         return self._due_s
 
     def forget(self, peer: str) -> None:

@@ -48,7 +48,9 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
         source, destination: names of hosts.
         one_stream_bytes_per_s: what one TCP stream reaches.
         several_streams_bytes_per_s: what several TCP streams reach together.
-        burst_bytes_per_s: what short bursts of datagrams came through at: a rougher figure, of the quick form.
+        burst_bytes_per_s: what short bursts of datagrams came through at, of the quick form; None where only the
+            interval is known.
+        burst_low_bytes_per_s, burst_high_bytes_per_s: the interval that it is in; None where it has no such end.
         rtt_min_s, rtt_median_s, rtt_p99_s: the round trip while the link is otherwise idle.
         jitter_s: standard deviation of the one-way delay while idle.
         loss: the fraction of datagrams lost while idle.
@@ -61,6 +63,8 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     one_stream_bytes_per_s: float | None = None
     several_streams_bytes_per_s: float | None = None
     burst_bytes_per_s: float | None = None
+    burst_low_bytes_per_s: float | None = None
+    burst_high_bytes_per_s: float | None = None
     rtt_min_s: float | None = None
     rtt_median_s: float | None = None
     rtt_p99_s: float | None = None
@@ -73,9 +77,8 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
         what = f"link {self.source} -> {self.destination}"
         if self.source == self.destination:
             raise UsageError(f"{what}: a link has two different ends")
-        _check_positive(
-            what, self, "one_stream_bytes_per_s", "several_streams_bytes_per_s", "burst_bytes_per_s"
-        )
+        _check_positive(what, self, "one_stream_bytes_per_s", "several_streams_bytes_per_s")
+        _check_positive(what, self, "burst_bytes_per_s", "burst_low_bytes_per_s", "burst_high_bytes_per_s")
         for name in ("rtt_min_s", "rtt_median_s", "rtt_p99_s", "jitter_s", "queue_s"):
             _check_range(what, self, name, math.inf)
         for name in ("loss", "loaded_loss"):
