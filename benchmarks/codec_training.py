@@ -104,16 +104,21 @@ class FactoredSum:
         for index, shape in enumerate(self._shapes):
             part = slice(at, at := at + math.prod(shape))
             if not is_factored(shape, self._dim):
-                self.num_bytes += 4 * NUM_RANKS * math.prod(shape)
+                self.num_bytes += 2 * NUM_RANKS * math.prod(shape)
                 continue
             meant = (total[part] / NUM_RANKS + self._residuals[index]).reshape(shape[0], -1)
-            left, _ = np.linalg.qr(meant @ self._bases[index])
-            self._bases[index] = meant.T @ left
+            left, _ = np.linalg.qr(_rounded(meant @ self._bases[index]))
+            self._bases[index] = _rounded(meant.T @ left)
             approximation = (left @ self._bases[index].T).reshape(-1)
             self._residuals[index] = meant.reshape(-1) - approximation
             total[part] = NUM_RANKS * approximation
-            self.num_bytes += 4 * NUM_RANKS * self._dim * sum(meant.shape)
+            self.num_bytes += 2 * NUM_RANKS * self._dim * sum(meant.shape)
         return total
+
+
+def _rounded(values: Floats) -> Floats:
+    rounded: Floats = torch.from_numpy(values).bfloat16().float().numpy()
+    return rounded
 
 
 def summing(codec_name: str, shapes: list[tuple[int, ...]]) -> Any:

@@ -226,7 +226,13 @@ def _codecs() -> Iterator[str]:
 
 
 def _autopilot() -> Iterator[str]:
+    if not autopilot_runs.RESULTS.exists():
+        yield "Not measured on this tree yet, for want of a quiet machine; `python -m benchmarks.autopilot` does it."
+        return
     yield from autopilot_tables(autopilot_runs.load())
+    for model in ("images", "text"):
+        if (ROOT / "docs" / f"autopilot_{model}.png").exists():
+            yield f"\n![{model}: loss against seconds and bytes, a column a network](../autopilot_{model}.png)"
 
 
 def _codec_limits() -> Iterator[str]:

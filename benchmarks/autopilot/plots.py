@@ -53,7 +53,9 @@ def draw(results: Results, model: str, target: Path) -> None:
                     _line(own, run, row, INK, "exact, unlimited links", "dashed")
                 for run in (run for run in runs if run.network == network and run.way in COLOURS):
                     _line(own, run, row, COLOURS[run.way], run.way, "solid")
-                own.set(xlabel=unit, xscale="log")
+                own.set(
+                    xlabel=unit, xscale="log", xlim=(1, None)
+                )  # before the first second or MB nothing is learned
                 own.xaxis.set_major_formatter("{x:g}")
                 own.grid(color=FAINT, linewidth=0.4)
                 own.spines[["top", "right"]].set_visible(False)
@@ -62,7 +64,11 @@ def draw(results: Results, model: str, target: Path) -> None:
         lines = [line for own in axes.flat for line in own.get_lines()]
         shown = {str(line.get_label()): line for line in lines}
         figure.legend(
-            shown.values(), shown.keys(), loc="outside lower center", ncols=len(shown), frameon=False
+            shown.values(),
+            shown.keys(),
+            loc="outside lower center",
+            ncols=min(len(shown), 2 * len(networks)),
+            frameon=False,
         )
         figure.savefig(target, dpi=100)
 

@@ -44,8 +44,9 @@ def test_all_ranks_get_the_same_bytes_and_what_was_sent_and_is_owed_is_what_went
         assert [each.tobytes() for each in got] == [each.tobytes() for each in found[0][0]]
     meant = sum(gradients(rank, step) for rank in range(RANKS) for step in range(steps)) / RANKS
     sent, owed = sum(found[0][0]), sum(residual for _, residual in found) / RANKS
-    np.testing.assert_allclose(sent + owed, meant, atol=1e-4)
-    assert not any(residual[PIECES[0].part].any() for _, residual in found)  # a vector travels as it is
+    np.testing.assert_allclose(sent + owed, meant, atol=0.02)  # what rounding leaves out of a sum is lost
+    vector = np.abs([residual[PIECES[0].part] for _, residual in found])
+    assert vector.max() < 0.02  # it travels as it is, but for its rounding
 
 
 def test_an_average_of_low_rank_arrives_whole_even_where_no_ranks_part_is() -> None:
@@ -55,7 +56,7 @@ def test_an_average_of_low_rank_arrives_whole_even_where_no_ranks_part_is() -> N
     common = np.zeros(SIZE)
     common[PIECES[1].part] = np.outer(np.arange(20) - 9, np.cos(np.arange(30))).reshape(-1)
     found = averaged(1, lambda rank, step: common + noise[rank])
-    np.testing.assert_allclose(found[0][0][0][PIECES[1].part], common[PIECES[1].part], atol=1e-3)
+    np.testing.assert_allclose(found[0][0][0][PIECES[1].part], common[PIECES[1].part], atol=0.08)
 
 
 def test_residuals_of_ranks_that_disagree_do_not_grow() -> None:

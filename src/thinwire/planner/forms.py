@@ -26,7 +26,7 @@ from thinwire.errors import UsageError
 
 FEEDBACK_STEPS = 32
 EXACT_NAME = "exact"
-FLOAT32_BYTES = 4
+FLOAT32_BYTES, FACTOR_BYTES = 4, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class Form:
             saved = sum(
                 prod(shape) - factor_values(shape, dim) for shape in shapes if is_factored(shape, dim)
             )
-            return FLOAT32_BYTES * -(-(num_values - saved) // num_ranks)
+            return FACTOR_BYTES * -(-(num_values - saved) // num_ranks)
         share = -(-num_values // num_ranks)
         return FLOAT32_BYTES * share if self.codec is None else self.codec.payload_bound((share,))
 

@@ -6,10 +6,11 @@ Each matrix M, with what is owed to it, becomes P Q^T of ``low_rank_dim`` column
     Q = average of M^T P                                      the second one
     everybody takes P Q^T, which is what one rank with the average of all M would have found
 
-Both sums are exact, since the products are linear in M: nothing is encoded twice, however many ranks there are, and
-that is why this loses so much less of a training than codecs of the same size do. Parameters that are no matrices, or
-too small to gain, travel as they are in the first sum. Q is where the next step's Q begins; the first is noise from a
-seed that all ranks share.
+The products are linear in M, so nothing is encoded twice, however many ranks there are, and that is why this loses so
+much less of a training than codecs of the same size do. Both sums are of bfloat16. Rounding P costs nothing, because Q
+is made for the P that came out; what rounding leaves out of a rank's own Q, it owes. Parameters that are no
+matrices, or too small to gain, travel in the first sum, rounded and owed alike. Q is where the next step's Q begins;
+the first is noise from a seed that all ranks share.
 
 A rank owes M - P (M^T P)^T. That is not M - P Q^T, as the authors have it, but has the same average, and does not grow
 with the differences between the ranks.
@@ -136,12 +137,12 @@ class LowRankSum:
                 return
             for piece, total in zip(plain, plain_sums, strict=True):
                 gradient[piece.part] = total
-                residual[piece.part] = 0
+                residual[piece.part] -= _rounded(residual[piece.part])
             sums = _unpacked(second, bases)
             for piece, matrix, left, basis, total in zip(factored, matrices, lefts, bases, sums, strict=True):
-                rounded = left.astype(np.float32)
-                add_product(rounded, basis, _MINUS_ONE, True, matrix)
-                add_product(rounded, total, _ONE, False, gradient[piece.part].reshape(matrix.shape))
+                columns = left.astype(np.float32)
+                add_product(columns, _rounded(basis), _MINUS_ONE, True, matrix)
+                add_product(columns, total, _ONE, False, gradient[piece.part].reshape(matrix.shape))
                 basis[:] = total
             result.set_result([values])
 
@@ -195,13 +196,19 @@ def _times(matrix: Floats, basis: Floats) -> Any:
 
 def _packed(arrays: Sequence[Any]) -> Tensor:
     flat = [np.asarray(array, np.float32).reshape(-1) for array in arrays]
-    return torch.from_numpy(np.concatenate([*flat, np.zeros(0, np.float32)]))
+    return torch.from_numpy(np.concatenate([*flat, np.zeros(0, np.float32)])).bfloat16()
 
 
 def _unpacked(packed: Tensor, like: Sequence[Any]) -> list[Floats]:
-    """Views of ``packed`` in the shapes of those arrays."""
-    flat, views, start = packed.numpy(), [], 0
+    """In the shapes of those arrays."""
+    flat, views, start = packed.float().numpy(), [], 0
     for array in like:
         views.append(flat[start : start + array.size].reshape(array.shape))
         start += array.size
     return views
+
+
+def _rounded(values: Floats) -> Floats:
+    """As they travel."""
+    rounded: Floats = torch.from_numpy(values).bfloat16().float().numpy()
+    return rounded
