@@ -4,6 +4,8 @@
     (the same with --ranks 4 --transport tcp --congestion-control bbr: all_reduce_tcp_bbr.json)
     python benchmarks/shaped.py > benchmarks/results/shaped.json
     python benchmarks/ddp.py > benchmarks/results/ddp.json
+    python -m benchmarks.overhead > benchmarks/results/overhead.json
+    python -m benchmarks.trace_overhead > benchmarks/results/trace_overhead.json
     python benchmarks/lab_fidelity.py --json
     python benchmarks/probe_accuracy.py
     python benchmarks/forecast.py
@@ -35,7 +37,9 @@ from benchmarks import forecast, lab_fidelity, probe_accuracy
 from benchmarks.autopilot import runs as autopilot_runs
 from benchmarks.autopilot.tables import tables as autopilot_tables
 from benchmarks.ddp import DdpReport
+from benchmarks.overhead import OverheadReport
 from benchmarks.shaped import Share
+from benchmarks.trace_overhead import TraceReport
 from thinwire.cli.measurement import Measurement, Report, speedup
 from thinwire.units import format_bytes, format_rate, format_seconds, three_digits
 
@@ -43,7 +47,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
 GUIDES = ROOT / "docs" / "guides"
-GUIDES_MEASURED = ("lab", "probe", "codecs", "sparse-codecs", "fidelity", "autopilot")
+GUIDES_MEASURED = ("getting-started", "lab", "probe", "codecs", "sparse-codecs", "fidelity", "autopilot")
 PAGES = (README, *(GUIDES / f"{name}.md" for name in GUIDES_MEASURED))
 BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(\n<!-- measured: end -->)", re.DOTALL)
 SHOWN_RANKS = 4
@@ -114,6 +118,39 @@ def _ddp() -> Iterator[str]:
         ours, theirs = (format_seconds(median(times_s)) for times_s in (row.thinwire_s, row.gloo_s))
         yield f"| {row.model} | {ours} | {theirs} | {row.ratio:.2f}x |"
     yield "\nMade by `benchmarks/shaped.py` and `benchmarks/ddp.py`."
+
+
+def _overhead() -> Iterator[str]:
+    report = _result("overhead", OverheadReport)
+    yield (
+        f"Processor time of one `all_reduce` on one of {report.num_ranks} ranks, and how often one of its threads went "
+        "to sleep, without torch.distributed's Python front end:\n"
+    )
+    yield "| size | thinwire: user, system | Gloo: user, system | sleeps: thinwire, Gloo | thinwire's frames |"
+    yield "| ---: | ---: | ---: | ---: | ---: |"
+    for ours, theirs in zip(report.rows[::2], report.rows[1::2], strict=True):
+        times = (f"{format_seconds(cost.user_s)}, {format_seconds(cost.system_s)}" for cost in (ours, theirs))
+        yield (
+            f"| {format_bytes(ours.size_bytes)} | {' | '.join(times)} "
+            f"| {ours.num_sleeps:.0f}, {theirs.num_sleeps:.0f} | {ours.num_frames:.1f} |"
+        )
+    yield "\nMade by `benchmarks/overhead.py`."
+
+
+def _trace() -> Iterator[str]:
+    report = _result("trace_overhead", TraceReport)
+    yield (
+        f"What recording adds to an `all_reduce` of {report.num_ranks} ranks, {report.surroundings}: by the clock, "
+        f"recording on and off in {len(report.rows[0].on_s)} pairs of turns, and by counting what it does:\n"
+    )
+    yield "| size | by the clock | counted |"
+    yield "| ---: | ---: | ---: |"
+    for row in report.rows:
+        yield (
+            f"| {format_bytes(row.size_bytes)} | {row.measured:+.1%} ± {row.spread:.1%} "
+            f"| {row.counted:.3%} ({row.spans_a_call:.0f} span of {format_seconds(row.span_s)}) |"
+        )
+    yield "\nWithout `--trace` nothing is recorded. Made by `benchmarks/trace_overhead.py`."
 
 
 def _result(name: str, shape: type[T]) -> T:
@@ -277,6 +314,8 @@ BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "all_reduce_tcp": _tcp,
     "shaped": _shaped,
     "ddp": _ddp,
+    "overhead": _overhead,
+    "trace": _trace,
     "lab_fidelity": _lab_fidelity,
     "probe_accuracy": _probe_accuracy,
     "forecast": _forecast,
