@@ -37,7 +37,7 @@ class World:
         self._processes = []
         for rank in range(num_ranks):
             ours, theirs = context.Pipe()
-            arguments = (theirs, backend, f"file://{store}", rank, num_ranks)
+            arguments = (theirs, dict(os.environ), backend, f"file://{store}", rank, num_ranks)
             process = context.Process(target=_serve, args=arguments, daemon=True)
             process.start()
             self._connections.append(ours)
@@ -75,14 +75,22 @@ class World:
             return False, f"the process ended with status {self._processes[rank].exitcode}"
 
 
-def _serve(connection: Connection, backend: str | None, init_method: str, rank: int, num_ranks: int) -> None:
+def _serve(
+    connection: Connection,
+    environment: dict[str, str],
+    backend: str | None,
+    init_method: str,
+    rank: int,
+    num_ranks: int,
+) -> None:
     import torch
     import torch.distributed as dist
 
     import thinwire  # noqa: F401
 
     torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(num_ranks)}
+    # The process that this is a fork of has the environment of the first test.
+    os.environ |= {**environment, "RANK": str(rank), "WORLD_SIZE": str(num_ranks)}
     if backend is not None:
         timeout = timedelta(seconds=LIMIT_S / 2)
         dist.init_process_group(backend, init_method, timeout, num_ranks, rank)

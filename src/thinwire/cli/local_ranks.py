@@ -69,7 +69,15 @@ def _started(
         try:
             for rank in range(num_ranks):
                 ear, mouth = context.Pipe(duplex=False)
-                arguments = (rank, num_ranks, mouth, work, request, f"file://{folder}/store")
+                arguments = (
+                    rank,
+                    num_ranks,
+                    dict(os.environ),
+                    mouth,
+                    work,
+                    request,
+                    f"file://{folder}/store",
+                )
                 process = context.Process(name=f"rank {rank}", target=_be_a_rank, args=arguments)
                 process.start()
                 mouth.close()
@@ -83,9 +91,16 @@ def _started(
 
 
 def _be_a_rank(
-    rank: int, num_ranks: int, mouth: Connection, work: Work, request: Any, init_method: str
+    rank: int,
+    num_ranks: int,
+    environment: dict[str, str],
+    mouth: Connection,
+    work: Work,
+    request: Any,
+    init_method: str,
 ) -> None:
     os.environ.update(
+        environment,  # that of now; the process that this is a fork of has an older one
         RANK=str(rank),
         LOCAL_RANK=str(rank),
         WORLD_SIZE=str(num_ranks),
