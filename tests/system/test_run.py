@@ -87,7 +87,7 @@ def test_a_failing_script_is_one_line_after_its_own_traceback(script: Path) -> N
     script.write_text("raise ValueError('on purpose')\n")
     answer = thinwire_run("--nproc-per-node=2", script)
     assert answer.returncode == 1
-    assert "ValueError: on purpose" in answer.stderr, answer.stderr
+    assert "on purpose" in answer.stderr, answer.stderr  # both ranks say it, perhaps at once
     assert "torch/distributed/launcher" not in answer.stderr
     assert answer.stderr.splitlines()[-1].startswith("thinwire: rank ")
 

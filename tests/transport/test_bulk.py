@@ -136,7 +136,8 @@ def test_trains_see_every_datagram_and_round_trips_without_a_common_clock() -> N
         port.close()
     assert [trains[0].num_received, trains[1].num_received] == [trains[1].num_sent, trains[0].num_sent]
     for train, offset_s in zip(trains, (-1000, 1000), strict=True):
-        assert 0 < min(train.rtts_s) < 0.1
+        assert 0 <= min(train.rtts_s) < 0.1
+        assert max(train.rtts_s) > 0
         assert min(train.delays_s) == pytest.approx(offset_s, abs=0.1)
 
 

@@ -218,14 +218,14 @@ class Exchange:
         if not peer.sees_rate:
             return first  # nothing was heard of the first one: a longer one might be too long
         rates = [known.sees_rate for known in self._peers.values() if known.sees_rate]
-        wire = min(peer.sees_rate, 2 * statistics.median(rates))  # a bucket may have made it look fast
+        wire = min(peer.sees_rate, 2 * statistics.median_low(rates))  # a bucket may have made it look fast
         mine = WIRE_S * wire / DATAGRAM_BYTES / others - first
         if mine >= len(_ROUNDS_S) * _SHORT:
             mine /= len(_ROUNDS_S)
         elif train > 1:
             return 0  # one that tells something is better than two that do not
         lasts_s = max(_TRAIN_S, _JITTERS * peer.jitter_s(self._begin_s))
-        enough = max(_SHORT, peer.sees_rate * lasts_s / DATAGRAM_BYTES)
+        enough = max(_SHORT, wire * lasts_s / DATAGRAM_BYTES)
         return int(min(_GROWTH * first, max(LEAST, mine), enough))
 
     def _pair(self, number: int, peer: _Peer) -> Pair:

@@ -165,4 +165,5 @@ class DatagramPort:
                     partner.given_s, partner.received_s = sent_s, now_s
                     train.delays_s.append(now_s - sent_s)
                     if echoed_s:
-                        train.rtts_s.append(now_s - echoed_s - held_s)
+                        # The kernel's times and the clock's differ by a microsecond now and then.
+                        train.rtts_s.append(max(0.0, now_s - echoed_s - held_s))
