@@ -38,6 +38,7 @@ from thinwire.lab.network import Network
 from thinwire.lab.resolve import network_of
 from thinwire.lab.run import run_everywhere
 from thinwire.lab.timeline import timeline
+from thinwire.units import three_digits
 
 RESULTS = Path(__file__).resolve().parent / "results" / "links_learned.json"
 PAYLOAD_SHARE = 1448 / 1514
@@ -311,6 +312,34 @@ def load() -> list[Result]:
     """What is known, in the order of the scenarios."""
     known = msgspec.json.decode(RESULTS.read_bytes(), type=list[Result]) if RESULTS.exists() else []
     return sorted(known, key=lambda result: list(SECONDS).index(result.scenario))
+
+
+def table(results: Sequence[Result]) -> Iterator[str]:
+    """For the guide."""
+    days = sorted({result.surroundings.day for result in results})
+    yield f"Made by `benchmarks/links_learned.py` in the lab, {results[0].surroundings}, {' to '.join(days)}."
+    yield "Truth, and what the host or link that is farthest from it was told; beyond its bound it is **bold**."
+    yield "Changes: how long the slowest host took to be told something near the new truth.\n"
+    yield (
+        "| scenario | wire of a host, Mbit/s | a link beside others, Mbit/s | least round trip, ms "
+        "| the network held back | changes of the wire |"
+    )
+    yield "| --- | --- | --- | --- | ---: | --- |"
+    for result in results:
+        cells = [_cell(row) for row in result.rows]
+        changes = "; ".join(_change(step) for step in result.steps)
+        yield f"| `{result.scenario}` | {' | '.join(cells)} | {result.held_share:.0%} of the time | {changes} |"
+
+
+def _cell(row: Learned) -> str:
+    bound = "" if row.is_limit is None else ", a limit" if row.is_limit else ", or more"
+    told = f"{three_digits(row.truth)}, {three_digits(row.told)}{bound}"
+    return told if row.error <= 1 else f"**{told}**"
+
+
+def _change(step: Step) -> str:
+    followed = "never" if step.followed_s is None else f"after {step.followed_s:.1f} s"
+    return f"{step.before:.3g} to {step.after:.3g} {followed}"
 
 
 def show(result: Result) -> None:

@@ -8,6 +8,7 @@
     python -m benchmarks.trace_overhead > benchmarks/results/trace_overhead.json
     python benchmarks/lab_fidelity.py --json
     python benchmarks/probe_accuracy.py
+    python benchmarks/links_learned.py
     python benchmarks/forecast.py
     python benchmarks/codec_quality.py > benchmarks/results/codec_quality.json
     python benchmarks/codec_speed.py > benchmarks/results/codec_speed.json
@@ -33,7 +34,7 @@ from typing import TypeVar
 
 import msgspec
 
-from benchmarks import forecast, lab_fidelity, probe_accuracy
+from benchmarks import forecast, lab_fidelity, links_learned, probe_accuracy
 from benchmarks.autopilot import runs as autopilot_runs
 from benchmarks.autopilot.tables import tables as autopilot_tables
 from benchmarks.ddp import DdpReport
@@ -318,6 +319,7 @@ BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "trace": _trace,
     "lab_fidelity": _lab_fidelity,
     "probe_accuracy": _probe_accuracy,
+    "links_learned": lambda: links_learned.table(links_learned.load()),
     "forecast": _forecast,
     "codecs": _codecs,
     "autopilot": _autopilot,
