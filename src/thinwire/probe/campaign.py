@@ -32,7 +32,7 @@ from thinwire.topology import Topology
 
 Campaign = Generator[Experiment, Outcome, Topology]
 
-BUDGET_S = 12.5
+BUDGET_S = 11.0
 MIN_BUDGET_S = 1.0
 FRAME_BYTES = 64 + 42  # a datagram with its headers on Ethernet
 # What is enough for each part; all are shortened if the budget does not allow it.
@@ -48,7 +48,8 @@ _TRAIN_INTERVAL_S = 0.00025
 _TRAIN_SHARE = 0.2  # of a link's bandwidth, for a train
 _LOADED_INTERVAL_S = 0.005
 # Beside others that fill a queue, a first packet may be lost for some 0.2 s, or twice that.
-_FAN_AGAIN_S = 1.0
+_FAN_AGAIN_S = 0.6
+_FAN_LEAST_S = 0.2  # so that flows of busy hosts, which begin late, are together for most of it
 _FAN_BYTES = 600_000  # through the slowest wire, to tell what each of several sources gets of it
 # Of what flows reach one by one: if they reach less together, their hub's wire is what holds them.
 _FULL = 0.9
@@ -193,6 +194,7 @@ def _fans(survey: Survey, times: Times) -> Generator[Experiment, Outcome, None]:
     slowest = min((rate for path in survey.flows if (rate := survey.rate(path))), default=math.inf)
     fan_s = max(
         times.fan_s,
+        _FAN_LEAST_S,
         _ROUND_TRIPS_TO_SPEED * survey.rtt_s(survey.reached),
         min(_FAN_BYTES / slowest, 2 * times.fan_s),
     )

@@ -21,6 +21,7 @@ LEAST = 6  # datagrams of a train that something can be told from
 # What a TCP stream gets of a wire that datagrams of a train, whose frames are shorter, get some of.
 STREAM_SHARE = (1448 / 1514) / (DATAGRAM_BYTES / (DATAGRAM_BYTES + 42))
 _STAMP_S = 15e-6  # how true time stamps are
+_SHORTEST_S = 0.0004  # of what a rate is concluded from
 _JITTERS = 5  # usual ones, by which the ends of a train may be off
 _AS_FAST_AS_SENT = 0.85
 _STILL_FASTER = 1.15
@@ -101,9 +102,14 @@ def rate_of_train(
 
 def agreed(rates: Iterable[Rate | None]) -> Rate | None:
     """What the trains over one way say together: the fastest of the long ones that came alone. If they disagree, all
-    they say is possible.
+    they say is possible. A short one shows at most how fast the way is not: a busy kernel, or a bucket, may have let it
+    pass at once.
     """
-    known = [rate for rate in rates if rate is not None]
+    known = [
+        rate if rate.span_s >= _SHORTEST_S else rate._replace(value=None, low=0.0)
+        for rate in rates
+        if rate is not None
+    ]
     alone = [rate for rate in known if not rate.is_crowded] or known
     longest_s = max((rate.span_s for rate in alone), default=0.0)
     long = [rate for rate in alone if rate.span_s >= _AS_LONG * longest_s]
