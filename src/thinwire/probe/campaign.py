@@ -48,7 +48,7 @@ _TRAIN_INTERVAL_S = 0.00025
 _TRAIN_SHARE = 0.2  # of a link's bandwidth, for a train
 _LOADED_INTERVAL_S = 0.005
 # Beside others that fill a queue, a first packet may be lost for some 0.2 s, or twice that.
-_FAN_AGAIN_S = 0.6
+_FAN_AGAIN_S = (0.6, 1.5)
 _FAN_LEAST_S = 0.2  # so that flows of busy hosts, which begin late, are together for most of it
 _FAN_BYTES = 600_000  # through the slowest wire, to tell what each of several sources gets of it
 # Of what flows reach one by one: if they reach less together, their hub's wire is what holds them.
@@ -211,15 +211,15 @@ def _fans(survey: Survey, times: Times) -> Generator[Experiment, Outcome, None]:
             flows = survey.flows_of(spokes if is_out else [(spoke, hub) for hub, spoke in spokes])
             if not flows:
                 continue
-            experiment = Experiment(
-                purpose=f"{'uplinks' if is_out else 'downlinks'}, turn {turn + 1}",
-                flows=flows,
-                together_s=fan_s,
-            )
             hubs = {hub for hub, _ in spokes}
-            if not _take_fan(survey, experiment, (yield experiment), hubs, is_out=is_out):
-                experiment = msgspec.structs.replace(experiment, together_s=max(2 * fan_s, _FAN_AGAIN_S))
-                _take_fan(survey, experiment, (yield experiment), hubs, is_out=is_out)
+            for together_s in (fan_s, *(max(2 * fan_s, again_s) for again_s in _FAN_AGAIN_S)):
+                experiment = Experiment(
+                    purpose=f"{'uplinks' if is_out else 'downlinks'}, turn {turn + 1}",
+                    flows=flows,
+                    together_s=together_s,
+                )
+                if _take_fan(survey, experiment, (yield experiment), hubs, is_out=is_out):
+                    break
     for path in survey.flows:
         for totals, host in ((survey.uplinks, path[0]), (survey.downlinks, path[1])):
             totals[host] = max(totals.get(host, 0.0), survey.rate(path))
