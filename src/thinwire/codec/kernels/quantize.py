@@ -39,6 +39,7 @@ from thinwire.codec.kernels.vectors import (
     larger,
     largest_of,
     load,
+    prefetch,
     products,
     seen_as,
     smaller,
@@ -54,6 +55,7 @@ _FLOATS = types.float32[::1]
 _BYTES = types.uint8[::1]
 _ROUNDER = _f4(12582912)  # 1.5 * 2**23: added to a small float32, leaves it rounded in the last bits
 _NOT_FINITE = _u4(0x7F800000)
+_LINE = 16  # values in a cache line
 
 
 @numba.njit(nogil=True, forceinline=True)
@@ -78,6 +80,15 @@ def _add_up(source: Array, residual: Array, start: int, size: int, here: Array) 
         x = load(here, whole)
         total = total + x * x
     return sum_of(total)
+
+
+@numba.njit(nogil=True, forceinline=True)
+def _fetch(source: Array, residual: Array, start: int, size: int) -> None:
+    """Have a block come from memory while the one before it is computed, which touches no memory itself."""
+    for i in range(start, start + size, _LINE):
+        prefetch(source, i)
+        if residual.size:
+            prefetch(residual, i)
 
 
 @numba.njit(nogil=True, forceinline=True)
@@ -256,6 +267,7 @@ def encode(
         padded = (n + 7) // 8 * 8
         at = start * bits // 8
         square = _add_up(source, residual, start, n, here)
+        _fetch(source, residual, start + block, block)
         is_usual = (square >= _f4(LEAST_SQUARE)) & (square <= _f4(MOST_SQUARE)) & (rule < UNIFORM)
         shrink = _f4(1)
         top = _f4(0)

@@ -90,6 +90,19 @@ def _type_store(context: Any, array: Any, start: Any, vector: Any) -> Any:
     return types.void(array, types.int64, vector), generate
 
 
+def _type_prefetch(context: Any, array: Any, start: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        byte = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte.type, number, number, number])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", [byte.type], kind)
+        builder.call(fetch, [byte, number(0), number(3), number(1)])  # to read it, soon, as data
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
 def _shuffled(builder: Any, vector: Any, places: list[int]) -> Any:
     nothing = ir.Constant(vector.type, ir.Undefined)
     return builder.shuffle_vector(vector, nothing, ir.Constant(ir.VectorType(_INDEX, len(places)), places))
@@ -235,6 +248,8 @@ def _type_largest_of(context: Any, vector: Any) -> Any:
 load: Any = intrinsic(_type_load)
 # (array, start, vector): write them there.
 store: Any = intrinsic(_type_store)
+# (array, start): have the cache line with this element fetched; it may lie beyond the array.
+prefetch: Any = intrinsic(_type_prefetch)
 # (scalar): 32 times the same.
 splat: Any = intrinsic(_type_splat)
 # (type): 0, 1, ..., 31.
