@@ -42,7 +42,7 @@ def layers() -> nn.Sequential:
 def sharded(fidelity: str | None, kind: Callable[[], nn.Module] = layers, **options: Any) -> tuple[Any, Any]:
     """Model and link (None without a fidelity)."""
     model = kind()
-    attaching = {name: options.pop(name) for name in ("parameters",) if name in options}
+    attaching = {name: options.pop(name) for name in ("parameters", "budget") if name in options}
     for layer in model.children():
         if isinstance(layer, nn.Linear):
             fully_shard(layer, **options)
@@ -259,6 +259,10 @@ def _refused() -> None:
         thinwire.attach(model)
     with pytest.raises(UsageError, match='not "auto"'):
         sharded("exact", parameters="auto")
+    factors = "low_rank(low_rank_dim=2)"
+    for asked in ({"fidelity": factors}, {"fidelity": "exact", "parameters": factors}, {"budget": [factors]}):
+        with pytest.raises(UsageError, match="travel as flat shards"):
+            sharded(**{"fidelity": "auto", **asked})
     with pytest.raises(UsageError, match="does not gather parameters"):
         thinwire.attach(DistributedDataParallel(nn.Linear(2, 2)), parameters="cast(to=bfloat16)")
     gloo = init_device_mesh("cpu", (dist.get_world_size(),), backend_override={0: "gloo"})

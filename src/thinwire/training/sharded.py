@@ -14,6 +14,7 @@ Not here: torch's side of it (``shard_group``).
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from torch.futures import Future
 
 from thinwire.clock import Clock
 from thinwire.codec.base import Codec
+from thinwire.codec.low_rank import LowRank
 from thinwire.errors import UsageError
 from thinwire.planner.forms import EXACT, Budget, Form
 from thinwire.runtime.torch_calls import Coded
@@ -59,6 +61,7 @@ class ShardedLink(GradientLink):
             )
         if waiting := next((group for group in groups if group.why_it_waits()), None):
             _refuse_auto(fidelity, waiting)
+        _refuse_factors([fidelity, parameters, *(budget.allowed or ())])
         self._parameter_form = _form_of(parameters)
         (group,) = process_groups.values()
         named = dict(model.named_parameters())  # type: ignore[attr-defined]  # a module, though not by its type
@@ -146,6 +149,15 @@ def _form_of(parameters: str | Codec) -> Form:
         raise UsageError('parameters travel "exact", or through a codec that you name, not "auto"')
     codec = codec_of(parameters)
     return EXACT if codec is None else Form(name=str(codec), codec=codec)
+
+
+def _refuse_factors(asked: Sequence[str | Codec]) -> None:
+    for each in asked:
+        if each != AUTO and isinstance(codec_of(each), LowRank):
+            raise UsageError(
+                f"{each} factors whole matrices, and under fully_shard tensors travel as flat shards: "
+                "use quantize, cast or top_k"
+            )
 
 
 def _refuse_auto(fidelity: str | Codec, waiting: ShardGroup) -> None:
