@@ -80,14 +80,12 @@ def _qualities(runs: Sequence[Run]) -> Iterator[str]:
     exact = {run.seed: run.quality for run in whole if run.way == EXACT and run.quality}
     spread = _spread(list(exact.values()))
     told = (
-        f"{spread.accuracy:.2f} points of accuracy, {spread.loss:.1%} of the loss"
+        f"From the worst to the best of {len(exact)} seeds of exact training: "
+        f"{spread.accuracy:.2f} points of accuracy, {spread.loss:.1%} of the loss."
         if spread
-        else "needs three seeds"
+        else f"The spread of exact training takes three seeds to tell, and {len(exact)} ran."
     )
-    yield (
-        f"At the end of {runs[0].num_steps} steps, on what no rank was trained on. From the worst to the best of "
-        f"{len(exact)} seeds of exact training: {told}.\n"
-    )
+    yield f"At the end of {runs[0].num_steps} steps, on what no rank was trained on. {told}\n"
     yield "| trained to the end | seeds | accuracy | loss | against exact, same seeds | goal | MB a step |"
     yield "| --- | ---: | ---: | ---: | --- | --- | ---: |"
     for way in WAYS:
