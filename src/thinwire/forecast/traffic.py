@@ -116,7 +116,7 @@ class LinkEstimate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LinkLearner:
-    """Learns about the link to one peer. Tell it at regular intervals, half a second apart or so.
+    """Learns about the link to one peer. Tell it at regular intervals, a quarter of a second apart or so.
 
     Attributes:
         sending: what left between the last two moments; None before there were two.

@@ -7,8 +7,8 @@ on the stair, and the chosen step never falls when the wire gets faster.
 
 Time is not all: of the plans down to the first that meets the target, the one is chosen whose steps are shortest when
 each is made longer by ``PRICE_OF_LOSS`` times its error after feedback. So a form that loses much is used where it
-saves much. (With four columns a matrix trains as well as exact, with one it does not; over 10 Mbit/s one column would
-save a fifth of the time.)
+saves much. (What each form loses in the end, ``benchmarks/codec_training.py`` measures: with factors of four columns
+a CNN ends 4 % above the loss of exact, with four bits a value 0.2 %, one seed.)
 
 Not here: when to change a plan (``pilot``), and which forms there are (``forms``).
 """

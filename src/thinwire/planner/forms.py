@@ -7,8 +7,9 @@ dominates), which is the worst case: the residual then settles where r^2 = error
 norm (Karimireddy et al., "Error feedback fixes SignSGD", 2019, lemma 3, with equality), and the sum is sqrt(steps) g.
 
 The order of forms is that of their sizes, not of their errors: what a training loses with a form does not follow from
-the error of one encode (``benchmarks/codec_training.py`` measures it; low rank with exact sums loses next to nothing,
-two bits a value lose much). So whoever lists forms lists only such as lose more the smaller they are.
+the error of one encode (``benchmarks/codec_training.py`` measures it; two bits a value lost more than factors of two
+columns, an eleventh of the size: ``experiments/LOG.md``). So whoever lists forms lists only such as lose more the
+smaller they are.
 
 Not here: the codecs, and measuring their speed (``training.calibration``).
 """
