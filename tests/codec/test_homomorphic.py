@@ -92,7 +92,7 @@ def test_a_payload_that_no_encode_gives() -> None:
             codec.decode(bad, (3,))
         with pytest.raises(CodecError, match=message):
             codec.sum_payloads([bad], (3,))
-    with pytest.raises(CodecError, match="expected 11 bytes"):
+    with pytest.raises(CodecError, match="has 11 bytes, found 10"):
         codec.decode(good[:-1], (3,))
 
 

@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from thinwire.errors import CodecError
+
 _WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 Array = npt.NDArray[Any]
@@ -155,3 +157,12 @@ class Codec(ABC):
     def bits_per_value(self, shape: Shape) -> float:
         """Payload bits for each value: exact, or at most where it depends on the values. 0 for an empty tensor."""
         return 8 * self.payload_bound(shape) / max(1, prod(shape))
+
+    def _check_size(self, payload: Payload, shape: Shape) -> None:
+        """For codecs whose every payload has ``payload_bound`` bytes. Raises CodecError where one has not."""
+        expected = self.payload_bound(shape)
+        if payload.size != expected:
+            raise CodecError(
+                f"a payload of {self} for the shape {shape} has {expected} bytes, found {payload.size}: "
+                "decode with the codec and the shape of the encode"
+            )

@@ -158,10 +158,7 @@ class Homomorphic(Codec):
         return aligned.view(self._integers.newbyteorder("<")).astype(self._integers, copy=False)
 
     def _head(self, payload: Array, shape: Shape) -> tuple[float, int]:
-        if payload.size != self.payload_bound(shape):
-            raise CodecError(
-                f"homomorphic: expected {self.payload_bound(shape)} bytes for shape {shape}, found {payload.size}"
-            )
+        self._check_size(payload, shape)
         largest, count = _HEAD.unpack(payload[: _HEAD.size].tobytes())
         if not (isfinite(largest) and largest >= 0 and 1 <= count <= self.num_contributions):
             raise CodecError(

@@ -30,7 +30,7 @@ from thinwire.codec.kernels.low_rank import (
     transposed_times_vectors,
 )
 from thinwire.codec.plain import Plain
-from thinwire.errors import CodecError, UsageError
+from thinwire.errors import UsageError
 
 _PLAIN = Plain()
 _SMALLEST = float(np.finfo(np.float32).tiny)
@@ -122,10 +122,7 @@ class LowRank(Codec):
         if self._sent_plainly(out.shape):
             (_PLAIN.add_decoded if add else _PLAIN.decode_into)(payload, out)
             return
-        if payload.size != self.payload_bound(out.shape):
-            raise CodecError(
-                f"low_rank: expected {self.payload_bound(out.shape)} bytes for shape {out.shape}, found {payload.size}"
-            )
+        self._check_size(payload, out.shape)
         num_rows, num_columns = _matrix(out.shape)
         floats = _PLAIN.decode(payload, (payload.size // 4,))
         left = floats[1 : 1 + self.low_rank_dim * num_rows].reshape(self.low_rank_dim, num_rows)

@@ -8,7 +8,6 @@ from math import prod
 import numpy as np
 
 from thinwire.codec.base import Codec, Floats, Payload, Shape, State
-from thinwire.errors import CodecError
 
 _LITTLE = np.dtype("<f4")
 
@@ -43,6 +42,5 @@ class Plain(Codec):
 
     def decode_into(self, payload: Payload, out: Floats) -> None:
         """Copy; see ``Codec.decode_into``."""
-        if payload.size != out.nbytes:
-            raise CodecError(f"expected {out.nbytes} bytes for {out.size} plain values, found {payload.size}")
+        self._check_size(payload, out.shape)
         out.reshape(-1)[:] = payload.view(_LITTLE)

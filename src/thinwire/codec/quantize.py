@@ -34,7 +34,7 @@ from thinwire.codec.kernels.quantize_numpy import (
 )
 from thinwire.codec.kernels.random_bits import block_keys
 from thinwire.codec.parallel import in_parts
-from thinwire.errors import CodecError, UsageError
+from thinwire.errors import UsageError
 
 _NO_RESIDUAL = np.empty(0, np.float32)
 _MOST_BLOCK = 1 << 16
@@ -170,11 +170,7 @@ class Quantize(Codec):
         self._decode(payload, out, is_added=True)
 
     def _decode(self, payload: Payload, out: Floats, is_added: bool) -> None:
-        expected = self.payload_bound(out.shape)
-        if payload.size != expected:
-            raise CodecError(
-                f"a payload of {self} for the shape {out.shape} has {expected} bytes, found {payload.size}"
-            )
+        self._check_size(payload, out.shape)
         flat = out.reshape(-1)
         num_blocks = -(-flat.size // self.block)
         scales = payload[: 4 * num_blocks].copy().view("<f4").astype(np.float32, copy=False)

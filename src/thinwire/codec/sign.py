@@ -19,7 +19,6 @@ import numpy as np
 
 from thinwire.codec.base import Array, Codec, Floats, Payload, Shape, State
 from thinwire.codec.kernels.sign_numpy import COLUMNS
-from thinwire.errors import CodecError
 
 _NO_RESIDUAL = np.empty(0, np.float32)
 
@@ -67,11 +66,7 @@ class Sign(Codec):
         self._decode(payload, out, is_added=True)
 
     def _decode(self, payload: Payload, out: Floats, is_added: bool) -> None:
-        expected = self.payload_bound(out.shape)
-        if payload.size != expected:
-            raise CodecError(
-                f"a payload of {self} for the shape {out.shape} has {expected} bytes, found {payload.size}"
-            )
+        self._check_size(payload, out.shape)
         scale = payload[:4].copy().view("<f4")[0].astype(np.float32)
         _kernels().put_signs(payload[4:], scale, is_added, out.reshape(-1))
 
