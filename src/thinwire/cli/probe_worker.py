@@ -15,8 +15,9 @@ from torch.distributed.rendezvous import rendezvous
 
 from thinwire.errors import LinkError, UsageError
 from thinwire.probe import bench_link, probe
-from thinwire.probe.coordinator import JOIN_S, Store
+from thinwire.probe.coordinator import JOIN_S
 from thinwire.probe.link_test import LinkTest
+from thinwire.probe.store import Store
 from thinwire.runtime.config import RuntimeConfig
 from thinwire.topology import Topology
 

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
-from datetime import timedelta
-from typing import Protocol, TypeVar
+from contextlib import closing
+from typing import TypeVar
 
 import msgspec
 
 from thinwire.clock import SYSTEM_CLOCK, Clock
-from thinwire.errors import CollectiveTimeoutError, LinkError, ThinwireError
+from thinwire.errors import CollectiveTimeoutError, ThinwireError
 from thinwire.probe.agent import Agent
 from thinwire.probe.experiment import Card, Experiment, Outcome, Report
+from thinwire.probe.store import Desk, Store, store_errors
 from thinwire.transport.bulk import new_token
 
 JOIN_S = 30.0  # for all hosts to come
@@ -32,17 +33,6 @@ Result = TypeVar("Result")
 Value = TypeVar("Value")
 # Makes a campaign from everybody's card, or the reason why there is none.
 Plan = Callable[[Sequence[Card | str]], Generator[Experiment, Outcome, Result]]
-
-
-class Store(Protocol):
-    """The part of ``torch.distributed.Store`` that is needed. Failures are ``RuntimeError``."""
-
-    def set(self, key: str, value: str, /) -> object: ...
-    def get(self, key: str, /) -> bytes: ...
-    def add(self, key: str, amount: int, /) -> int: ...
-    def check(self, keys: list[str], /) -> bool: ...
-    def wait(self, keys: list[str], timeout: timedelta, /) -> object: ...
-    def delete_key(self, key: str, /) -> object: ...
 
 
 class _Joining(msgspec.Struct, frozen=True):
@@ -93,7 +83,7 @@ def conduct(
         CollectiveTimeoutError: rank 0 does not come, or fell silent.
         ThinwireError: rank 0 has given this one up, because it was too slow; or the store is gone.
     """
-    try:
+    with store_errors():
         desk = _Desk(store, rank, num_ranks, join_s)
         try:
             token = desk.token()
@@ -101,106 +91,82 @@ def conduct(
         except ThinwireError as error:
             desk.join(_Joining(None, str(error)))
             raise
-        try:
+        with closing(agent), store_errors(_cut_off):
             desk.join(_Joining(agent.card))
             if rank == 0:
                 return _coordinate(desk, agent, plan, progress)
             return msgspec.json.decode(_follow(desk, agent), type=kind)
-        except ThinwireError:
-            raise
-        except RuntimeError as error:
-            raise ThinwireError(
-                f"the probe was cut off: the store where the ranks meet is gone ({error}); its host has ended"
-            ) from error
-        finally:
-            agent.close()
-    except ThinwireError:
-        raise
-    except RuntimeError as error:
-        raise LinkError(
-            f"the store where the ranks meet failed: {error}; check that its host runs"
-        ) from error
 
 
-class _Desk:
-    """What one rank reads and writes in the store."""
+def _cut_off(error: RuntimeError) -> ThinwireError:
+    return ThinwireError(
+        f"the probe was cut off: the store where the ranks meet is gone ({error}); its host has ended"
+    )
+
+
+class _Desk(Desk):
+    """Where a rank of a campaign speaks to the others."""
 
     def __init__(self, store: Store, rank: int, num_ranks: int, join_s: float) -> None:
-        self.rank, self.num_ranks, self.join_s = rank, num_ranks, join_s
-        self._store = store
-        # A store may be used for several probes: the n-th of one rank meets the n-th of the others.
-        self._prefix = f"thinwire/probe/{store.add(f'thinwire/probe/joined/{rank}', 1)}"
+        super().__init__(store, rank, num_ranks)
+        self._join_s = join_s
 
     def token(self) -> bytes:
         """What all ranks of this probe know: made by rank 0."""
         if self.rank == 0:
-            self._put("token", new_token().hex())
-        return bytes.fromhex(self._await("token", str, self.join_s))
+            self.put("token", new_token().hex())
+        return bytes.fromhex(self._await("token", str, self._join_s))
 
     def join(self, joining: _Joining) -> None:
-        self._put(f"join/{self.rank}", joining)
+        self.put(f"join/{self.rank}", joining)
 
     def joinings(self) -> list[Card | str]:
         """Everybody's card, or why there is none. Takes ``join_s`` if somebody does not come."""
-        keys = {rank: f"join/{rank}" for rank in range(self.num_ranks)}
-        here = self._arrived(keys, self.join_s)
-        absent = _Joining(None, f"it did not come within {self.join_s:g} s")
-        words = [self._read(keys[rank], _Joining) if rank in here else absent for rank in keys]
+        keys = [f"join/{rank}" for rank in range(self.num_ranks)]
+        here = self.wait_for(keys, self._join_s)
+        absent = _Joining(None, f"it did not come within {self._join_s:g} s")
+        words = [self.read(key, _Joining) if key in here else absent for key in keys]
         return [word.card or word.failure for word in words]
 
     def put_cards(self, cards: Sequence[Card | None]) -> None:
-        self._put("cards", list(cards))
+        self.put("cards", list(cards))
 
     def cards(self) -> list[Card | None]:
-        return self._await("cards", list[Card | None], 2 * self.join_s)
+        return self._await("cards", list[Card | None], 2 * self._join_s)
 
     def put_order(self, step: int, order: _Order) -> None:
-        self._put(f"order/{step}", order)
+        self.put(f"order/{step}", order)
 
     def put_last_order(self, step: int, order: _Order) -> None:
         """Give the others a moment to read it: the store may go when this rank does."""
         self.put_order(step, order)
-        self._arrived({rank: f"left/{rank}" for rank in order.hosts if rank != self.rank}, SLACK_S)
+        self.wait_for((f"left/{rank}" for rank in order.hosts if rank != self.rank), SLACK_S)
 
     def order(self, step: int) -> _Order:
         order = self._await(f"order/{step}", _Order, _ORDER_S)
         if order.experiment is None:
-            self._put(f"left/{self.rank}", True)
+            self.put(f"left/{self.rank}", True)
         return order
 
     def put_report(self, step: int, report: Report) -> None:
-        self._put(f"report/{step}/{self.rank}", report)
+        self.put(f"report/{step}/{self.rank}", report)
 
     def reports(self, step: int, ranks: Iterable[int], timeout_s: float) -> dict[int, Report]:
         """The reports that came in time, taken out of the store."""
         keys = {rank: f"report/{step}/{rank}" for rank in ranks}
-        found = {rank: self._read(keys[rank], Report) for rank in self._arrived(keys, timeout_s)}
+        here = self.wait_for(keys.values(), timeout_s)
+        found = {rank: self.read(key, Report) for rank, key in keys.items() if key in here}
         for rank in found:
-            self._store.delete_key(f"{self._prefix}/{keys[rank]}")
+            self.delete(keys[rank])
         return found
-
-    def _put(self, key: str, value: object) -> None:
-        self._store.set(f"{self._prefix}/{key}", msgspec.json.encode(value).decode())
-
-    def _read(self, key: str, kind: type[Value]) -> Value:
-        return msgspec.json.decode(self._store.get(f"{self._prefix}/{key}"), type=kind)
 
     def _await(self, key: str, kind: type[Value], timeout_s: float) -> Value:
         """What rank 0 writes there."""
-        if not self._arrived({0: key}, timeout_s):
+        if not self.wait_for([key], timeout_s):
             raise CollectiveTimeoutError(
                 f"rank 0 did not go on with the probe within {timeout_s:g} s: check that it runs"
             )
-        return self._read(key, kind)
-
-    def _arrived(self, keys: dict[int, str], timeout_s: float) -> set[int]:
-        """Those whose key is there, as soon as all are or the time is over."""
-        full = {rank: f"{self._prefix}/{key}" for rank, key in keys.items()}
-        try:
-            self._store.wait(list(full.values()), timedelta(seconds=timeout_s))
-        except RuntimeError:
-            return {rank for rank, key in full.items() if self._store.check([key])}
-        return set(full)
+        return self.read(key, kind)
 
 
 def _coordinate(desk: _Desk, agent: Agent, plan: Plan[Result], progress: Callable[[str], None]) -> Result:

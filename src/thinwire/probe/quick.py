@@ -11,28 +11,24 @@ Not here: the full form (``coordinator``, ``campaign``).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
-from datetime import timedelta
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from contextlib import closing
 
 import ifaddr
 import msgspec
 
 from thinwire.clock import Clock
-from thinwire.errors import CollectiveTimeoutError, LinkError, ThinwireError
-from thinwire.probe.coordinator import Store
+from thinwire.errors import CollectiveTimeoutError, ThinwireError
 from thinwire.probe.quick_member import LIMIT_S, Member
 from thinwire.probe.quick_messages import KEY_BYTES, QuickCard
 from thinwire.probe.quick_report import QuickOutcome, topology_of
+from thinwire.probe.store import Desk, Store, store_errors
 from thinwire.topology import Topology
 from thinwire.transport.addresses import by_route, host_key, join_address, local_addresses, split_address
 from thinwire.transport.trains import Address, TrainPort
 
 _LOOK_S = 0.8  # without a word from rank 0: is the result in the store?
 _PATIENCE_S = 0.9  # for the result, once this rank knows the plan
-
-
-Value = TypeVar("Value")
 
 
 def quick_probe(
@@ -48,15 +44,14 @@ def quick_probe(
     progress: Callable[[str], None],
 ) -> Topology:
     """See ``session.probe``."""
-    try:
-        prefix = f"thinwire/probe/{store.add(f'thinwire/probe/joined/{rank}', 1)}"
-        desk = _Desk(store, prefix, rank, num_ranks)
+    with store_errors():
+        desk = _Desk(store, rank, num_ranks)
         try:
             port = TrainPort(interface, clock)
         except ThinwireError as error:
             desk.put(f"join/{rank}", str(error))
             raise
-        try:
+        with closing(port):
             key = secrets.token_bytes(KEY_BYTES)
             desk.put(f"join/{rank}", _card(host, interface, port.port, key))
             own_key = host_key()
@@ -68,55 +63,28 @@ def quick_probe(
                 outcome = _lead(desk, port, key, routes, clock, joined, now)
             else:
                 outcome = _follow(desk, port, rank, key, routes, clock, join_s)
-        finally:
-            port.close()
-    except ThinwireError:
-        raise
-    except RuntimeError as error:
-        raise LinkError(
-            f"the store where the ranks meet failed: {error}; check that its host runs"
-        ) from error
     return topology_of(outcome)
 
 
-class _Desk:
-    """What one rank reads and writes in the store."""
-
-    def __init__(self, store: Store, prefix: str, rank: int, num_ranks: int) -> None:
-        self._store, self._prefix, self._rank, self._num_ranks = store, prefix, rank, num_ranks
-
-    def put(self, key: str, value: object) -> None:
-        self._store.set(f"{self._prefix}/{key}", msgspec.json.encode(value).decode())
+class _Desk(Desk):
+    """Where a rank meets the others, and finds the outcome."""
 
     def joined(self, join_s: float) -> list[QuickCard | str]:
         """Everybody's card, or why there is none. Takes ``join_s`` if somebody does not come."""
-        ranks = range(self._num_ranks)
-        here = self._arrived([f"join/{rank}" for rank in ranks], join_s)
+        keys = [f"join/{rank}" for rank in range(self.num_ranks)]
+        here = self.wait_for(keys, join_s)
+        absent = f"it did not come within {join_s:g} s"
         return [
-            self._read(f"join/{rank}", QuickCard | str)  # type: ignore[arg-type]
-            if f"join/{rank}" in here
-            else f"it did not come within {join_s:g} s"
-            for rank in ranks
+            self.read(key, QuickCard | str)  # type: ignore[arg-type]
+            if key in here
+            else absent
+            for key in keys
         ]
 
     def outcome(self, timeout_s: float) -> QuickOutcome | None:
         """What rank 0 left, if it has by then; 0: by now."""
-        if timeout_s:
-            is_there = bool(self._arrived(["outcome"], timeout_s))
-        else:
-            is_there = self._store.check([f"{self._prefix}/outcome"])
-        return self._read("outcome", QuickOutcome) if is_there else None
-
-    def _read(self, key: str, kind: type[Value]) -> Value:
-        return msgspec.json.decode(self._store.get(f"{self._prefix}/{key}"), type=kind)
-
-    def _arrived(self, keys: Iterable[str], timeout_s: float) -> set[str]:
-        full = {key: f"{self._prefix}/{key}" for key in keys}
-        try:
-            self._store.wait(list(full.values()), timedelta(seconds=timeout_s))
-        except RuntimeError:
-            return {key for key, name in full.items() if self._store.check([name])}
-        return set(full)
+        is_there = bool(self.wait_for(["outcome"], timeout_s)) if timeout_s else self.is_there("outcome")
+        return self.read("outcome", QuickOutcome) if is_there else None
 
 
 class _Routes:

@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from thinwire.clock import SYSTEM_CLOCK, Clock, wall_time_s
 from thinwire.errors import UsageError
 from thinwire.probe.campaign import BUDGET_S, Campaign, full_form
-from thinwire.probe.coordinator import JOIN_S, Store, conduct
+from thinwire.probe.coordinator import JOIN_S, conduct
 from thinwire.probe.experiment import Card, Experiment, Outcome
 from thinwire.probe.link_test import LinkTest, link_test
 from thinwire.probe.quick import quick_probe
+from thinwire.probe.store import Store
 from thinwire.topology import Topology
 from thinwire.transport.addresses import host_name
 from thinwire.transport.tcp import congestion_controls
