@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -15,17 +16,15 @@ from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 
 import thinwire
+from tests.system import gradients
+from tests.system.gradients import Switches, slow_wire, switches_of
 from tests.system.test_data_parallel import Forked, batch_of
 from tests.system.world import World
 from thinwire.codec.base import Codec
-from thinwire.collective.selection import Place
 from thinwire.errors import UsageError
-from thinwire.runtime.communicator import Communicator
-from thinwire.training import link as linking
 from thinwire.training import opening
 from thinwire.training.fidelity import candidates
 from thinwire.training.figures import Figures
-from thinwire.training.group_speed import Speed
 
 pytestmark = pytest.mark.system
 
@@ -59,15 +58,7 @@ def loss_at(model: Any, step: int) -> Tensor:
     return nn.functional.cross_entropy(model(inputs), targets)
 
 
-def train(model: Any, optimizer: Any, steps: range) -> list[float]:
-    losses = []
-    for step in steps:
-        optimizer.zero_grad()
-        loss = loss_at(model, step)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
+train = partial(gradients.train, loss_at)
 
 
 def bits(model: Any) -> list[bytes]:
@@ -172,15 +163,10 @@ def test_a_checkpoint_restores_to_the_same_bytes(world: World, fidelity: str | C
     assert world.run(_resumed, fidelity) == [(True, True)] * 4
 
 
-def _over_a_slow_wire() -> tuple[list[bytes], list[tuple[int, int, tuple[str, ...]]], str, list[Figures]]:
+def _over_a_slow_wire() -> tuple[list[bytes], Switches, str, list[Figures]]:
     """The probe finds a slow wire, so the first plan is lossy; what training then sees is the machine's memory."""
     seen: list[Figures] = []
-    with (
-        mock.patch.object(Communicator, "place", Place.NETWORK),
-        mock.patch.object(opening, "speed_of", return_value=Speed(1e-4, 1e5)),
-        mock.patch.object(linking, "ROUND_S", 0.01),
-        mock.patch.object(linking, "FIGURES_S", 0.0),
-    ):
+    with slow_wire(1e5):
         torch.manual_seed(0)
         model = DistributedDataParallel(Layers(), bucket_cap_mb=0.1)
         link = thinwire.attach(model, quiet=True, on_figures=seen.append)
@@ -188,8 +174,7 @@ def _over_a_slow_wire() -> tuple[list[bytes], list[tuple[int, int, tuple[str, ..
         losses = train(model, optimizer, range(40))
         link.observe_loss(losses[-1])
         report = link.report()
-    switches = [(each.step, each.plan.number, each.plan.forms) for each in report.switches]
-    return bits(model), switches, str(report), seen
+    return bits(model), switches_of(report), str(report), seen
 
 
 def test_plans_begin_at_the_same_steps_everywhere(world: World) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import partial
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
@@ -17,13 +17,10 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 import thinwire
+from tests.system import gradients
+from tests.system.gradients import Switches, slow_wire, switches_of
 from tests.system.world import World
-from thinwire.collective.selection import Place
 from thinwire.errors import UsageError
-from thinwire.runtime.communicator import Communicator
-from thinwire.training import link as linking
-from thinwire.training import opening
-from thinwire.training.group_speed import Speed
 
 pytestmark = pytest.mark.system
 
@@ -63,15 +60,7 @@ def loss_at(model: Any, step: int) -> Tensor:
     return nn.functional.cross_entropy(model(inputs).float(), targets)
 
 
-def train(model: Any, optimizer: Any, steps: range) -> list[float]:
-    losses = []
-    for step in steps:
-        optimizer.zero_grad()
-        loss = loss_at(model, step)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
+train = partial(gradients.train, loss_at)
 
 
 def whole(tensor: Tensor) -> bytes:
@@ -222,21 +211,12 @@ def test_after_a_backward_pass_that_failed_the_next_is_whole(world: World) -> No
     assert world.run(_interrupted) == [True] * 4
 
 
-def _over_a_slow_wire() -> tuple[list[bytes], list[tuple[int, int, tuple[str, ...]]], str]:
-    with (
-        mock.patch.object(Communicator, "place", Place.NETWORK),
-        mock.patch.object(opening, "speed_of", return_value=Speed(1e-4, 2e4)),
-        mock.patch.object(linking, "ROUND_S", 0.01),
-        mock.patch.object(linking, "FIGURES_S", 0.0),
-    ):
+def _over_a_slow_wire() -> tuple[list[bytes], Switches, str]:
+    with slow_wire(2e4):
         model, optimizer, link = made("auto")
         train(model, optimizer, range(40))
         report = link.report()
-    return (
-        bits(model),
-        [(each.step, each.plan.number, each.plan.forms) for each in report.switches],
-        str(report),
-    )
+    return bits(model), switches_of(report), str(report)
 
 
 def test_plans_begin_at_the_same_steps_everywhere(world: World) -> None:
