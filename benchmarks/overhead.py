@@ -15,19 +15,18 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import FileStore
 
+from benchmarks.local_group import local_group
 from thinwire.cli.local_ranks import Say, words_of_rank_0
 from thinwire.cli.measurement import Surroundings
 from thinwire.clock import SYSTEM_CLOCK
-from thinwire.runtime.config import RuntimeConfig
 from thinwire.runtime.endpoint import Endpoint
-from thinwire.runtime.process_group import ThinwireProcessGroup
 from thinwire.units import format_bytes, format_seconds
 
 NUM_RANKS = 4
@@ -67,15 +66,18 @@ class OverheadReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def work(say: Say, sizes_bytes: tuple[int, ...], init_method: str) -> None:
     """What every rank does; rank 0 says each ``Cost``."""
-    torch.set_num_threads(1)  # as torchrun does: the ranks of one host share its cores
     rank, num_ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     dist.init_process_group("gloo", init_method=init_method, rank=rank, world_size=num_ranks)
-    endpoint = Endpoint.open(b"overhead".ljust(16), RuntimeConfig.from_environment())
-    store = FileStore(f"{init_method.removeprefix('file://')}-thinwire", num_ranks)
-    groups: dict[str, Any] = {
-        "thinwire": ThinwireProcessGroup(store, rank, num_ranks, endpoint=endpoint),
-        "gloo": dist.new_group(backend="gloo"),
-    }
+    with local_group("overhead", init_method) as (group, endpoint):
+        groups: dict[str, Any] = {"thinwire": group, "gloo": dist.new_group(backend="gloo")}
+        for size_bytes in sizes_bytes:
+            for cost in _measure(groups, endpoint, size_bytes):
+                say(cost)
+    dist.destroy_process_group()
+
+
+def _measure(groups: Mapping[str, Any], endpoint: Endpoint, size_bytes: int) -> Iterator[Cost]:
+    """Both backends, in turn."""
 
     def used() -> torch.Tensor:
         """User and system seconds, sleeps, and thinwire's frames, of this process so far."""
@@ -84,33 +86,28 @@ def work(say: Say, sizes_bytes: tuple[int, ...], init_method: str) -> None:
         figures = (of_process.ru_utime, of_process.ru_stime, of_process.ru_nvcsw, frames)
         return torch.tensor(figures, dtype=torch.float64)
 
-    for size_bytes in sizes_bytes:
-        tensor = torch.zeros(size_bytes // 4)
-        calls = {backend: _calls_a_turn(group, tensor) for backend, group in groups.items()}
-        sums = {backend: torch.zeros(4, dtype=torch.float64) for backend in BACKENDS}
-        for turn in range(TURNS):
-            for backend in BACKENDS if turn % 2 == 0 else reversed(BACKENDS):
-                dist.barrier()
-                before = used()
-                _call(groups[backend], tensor, calls[backend])
-                dist.barrier()  # over Gloo, and equally cheap for both
-                sums[backend] += used() - before
-        for backend in BACKENDS:
-            dist.all_reduce(sums[backend])
-            user_s, system_s, sleeps, frames = (sums[backend] / (num_ranks * TURNS * calls[backend])).tolist()
-            say(
-                Cost(
-                    backend=backend,
-                    size_bytes=size_bytes,
-                    user_s=user_s,
-                    system_s=system_s,
-                    num_sleeps=sleeps,
-                    num_frames=frames,
-                )
-            )
-    groups["thinwire"].shutdown()
-    endpoint.close()
-    dist.destroy_process_group()
+    tensor = torch.zeros(size_bytes // 4)
+    calls = {backend: _calls_a_turn(group, tensor) for backend, group in groups.items()}
+    sums = {backend: torch.zeros(4, dtype=torch.float64) for backend in BACKENDS}
+    for turn in range(TURNS):
+        for backend in BACKENDS if turn % 2 == 0 else reversed(BACKENDS):
+            dist.barrier()
+            before = used()
+            _call(groups[backend], tensor, calls[backend])
+            dist.barrier()  # over Gloo, and equally cheap for both
+            sums[backend] += used() - before
+    for backend in BACKENDS:
+        dist.all_reduce(sums[backend])
+        num_calls = dist.get_world_size() * TURNS * calls[backend]
+        user_s, system_s, sleeps, frames = (sums[backend] / num_calls).tolist()
+        yield Cost(
+            backend=backend,
+            size_bytes=size_bytes,
+            user_s=user_s,
+            system_s=system_s,
+            num_sleeps=sleeps,
+            num_frames=frames,
+        )
 
 
 def _call(group: Any, tensor: torch.Tensor, times: int) -> None:

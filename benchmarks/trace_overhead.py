@@ -9,7 +9,6 @@ median over pairs of turns. Times on shared cores vary by more than a hundredth,
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 import time
@@ -18,12 +17,12 @@ from unittest import mock
 
 import msgspec
 import torch
-from torch._C._distributed_c10d import AllreduceOptions, FileStore, ReduceOp
+from torch._C._distributed_c10d import AllreduceOptions, ReduceOp
 
+from benchmarks.local_group import local_group
 from thinwire.cli.local_ranks import Say, words_of_rank_0
 from thinwire.cli.measurement import Surroundings
 from thinwire.clock import SYSTEM_CLOCK
-from thinwire.runtime.config import RuntimeConfig
 from thinwire.runtime.endpoint import Endpoint
 from thinwire.runtime.process_group import ThinwireProcessGroup
 from thinwire.trace import Recorder
@@ -78,36 +77,30 @@ class TraceReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def work(say: Say, sizes_bytes: tuple[int, ...], init_method: str) -> None:
     """What every rank does; rank 0 says each ``TraceCost``."""
-    torch.set_num_threads(1)  # as torchrun does: the ranks of one host share its cores
-    rank, num_ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    endpoint = Endpoint.open(b"trace overhead".ljust(16), RuntimeConfig())
-    store = FileStore(init_method.removeprefix("file://"), num_ranks)
-    group = ThinwireProcessGroup(store, rank, num_ranks, endpoint=endpoint)
-    span_s = _span_s(group, endpoint)
-    for size_bytes in sizes_bytes:
-        tensor = torch.zeros(size_bytes // 4)
-        _call(group, tensor, 10)
-        calls = max(2, min(CALLS_MAX, round(TURN_S / _call(group, tensor, 10))))
-        times_s: dict[bool, list[float]] = {False: [], True: []}
-        num_spans = 0
-        for pair in range(PAIRS):
-            for is_on in (False, True) if pair % 2 else (True, False):
-                endpoint.recorder = Recorder() if is_on else None
-                times_s[is_on].append(_call(group, tensor, calls))
-                if endpoint.recorder is not None:
-                    num_spans += len(endpoint.recorder.trace(rank, "here").spans)
-        endpoint.recorder = None
-        say(
-            TraceCost(
-                size_bytes=size_bytes,
-                on_s=tuple(times_s[True]),
-                off_s=tuple(times_s[False]),
-                spans_a_call=num_spans / PAIRS / (calls + 2),  # with the two calls of ``_call`` itself
-                span_s=span_s,
+    with local_group("trace overhead", init_method) as (group, endpoint):
+        span_s = _span_s(group, endpoint)
+        for size_bytes in sizes_bytes:
+            tensor = torch.zeros(size_bytes // 4)
+            _call(group, tensor, 10)
+            calls = max(2, min(CALLS_MAX, round(TURN_S / _call(group, tensor, 10))))
+            times_s: dict[bool, list[float]] = {False: [], True: []}
+            num_spans = 0
+            for pair in range(PAIRS):
+                for is_on in (False, True) if pair % 2 else (True, False):
+                    endpoint.recorder = Recorder() if is_on else None
+                    times_s[is_on].append(_call(group, tensor, calls))
+                    if endpoint.recorder is not None:
+                        num_spans += len(endpoint.recorder.trace(group.rank(), "here").spans)
+            endpoint.recorder = None
+            say(
+                TraceCost(
+                    size_bytes=size_bytes,
+                    on_s=tuple(times_s[True]),
+                    off_s=tuple(times_s[False]),
+                    spans_a_call=num_spans / PAIRS / (calls + 2),  # with the two calls of ``_call`` itself
+                    span_s=span_s,
+                )
             )
-        )
-    group.shutdown()
-    endpoint.close()
 
 
 def _call(group: ThinwireProcessGroup, tensor: torch.Tensor, times: int) -> float:
