@@ -16,7 +16,8 @@ from thinwire.codec.base import Codec
 from thinwire.errors import UsageError
 from thinwire.planner.forms import Budget
 from thinwire.runtime.process_group import ThinwireProcessGroup
-from thinwire.training.link import GradientLink, OnFigures
+from thinwire.training.link import GradientLink
+from thinwire.training.settings import OnFigures, Settings
 
 if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule
@@ -52,13 +53,18 @@ def attach(
     Raises:
         UsageError: the model's group is not thinwire's, it has a hook already, or the fidelity cannot be read.
     """
-    if not target >= 0:
-        raise UsageError(f"the target is {target}: use a fraction of the step from 0 up")
-    settings = target, _budget_of(budget), quiet, on_figures, clock
+    settings = Settings(
+        fidelity=fidelity,
+        target=target,
+        budget=_budget_of(budget),
+        quiet=quiet,
+        on_figures=on_figures,
+        clock=clock,
+    )
     if _is_sharded(model):
         from thinwire.training.sharded import ShardedLink
 
-        return ShardedLink(model, fidelity, parameters, *settings)
+        return ShardedLink(model, parameters, settings)
     group = getattr(model, "process_group", None)
     if not isinstance(model, DistributedDataParallel) or not isinstance(group, ThinwireProcessGroup):
         raise UsageError(
@@ -69,7 +75,7 @@ def attach(
         raise UsageError(
             f"DistributedDataParallel does not gather parameters: leave out parameters={parameters!r}"
         )
-    link = GradientLink(dict(model.module.named_parameters()), group, fidelity, *settings)
+    link = GradientLink(dict(model.module.named_parameters()), group, settings)
     try:
         # Without annotations, because torch compares them and does not take those that are text.
         model.register_comm_hook(link, lambda link, bucket: link._send(bucket))

@@ -25,12 +25,11 @@ from torch._C._distributed_c10d import GradBucket
 from torch.futures import Future
 from torch.nn import Parameter
 
-from thinwire.clock import Clock
-from thinwire.codec.base import Codec, Floats, Shape
+from thinwire.codec.base import Floats, Shape
 from thinwire.codec.low_rank import LowRank
 from thinwire.collective.selection import Place
 from thinwire.errors import UsageError
-from thinwire.planner.forms import EXACT, EXACT_NAME, Budget, Form
+from thinwire.planner.forms import EXACT, EXACT_NAME, Form
 from thinwire.planner.guard import Evidence
 from thinwire.runtime.codec_memory import TensorMemory
 from thinwire.runtime.operation import CallOptions
@@ -49,12 +48,11 @@ from thinwire.training.opening import open_auto
 from thinwire.training.residuals import Layout, Residuals
 from thinwire.training.rounds import Rounds
 from thinwire.training.sample import Sample
+from thinwire.training.settings import Settings
 from thinwire.training.wire_meter import WireMeter
 
 ROUND_S = 0.4  # between two rounds of agreement
 FIGURES_S = 0.25
-
-OnFigures = Callable[[Figures], None]
 
 
 class GradientLink:
@@ -67,22 +65,14 @@ class GradientLink:
     _num_halves = 2  # of an all-reduce: each value goes to who adds it up, and the sum comes back
 
     def __init__(
-        self,
-        parameters: Mapping[str, Parameter],
-        group: ThinwireProcessGroup,
-        fidelity: str | Codec,
-        target: float,
-        budget: Budget,
-        quiet: bool,
-        on_figures: OnFigures | None,
-        clock: Clock,
+        self, parameters: Mapping[str, Parameter], group: ThinwireProcessGroup, settings: Settings
     ) -> None:
-        self._fidelity = str(fidelity)
+        self._fidelity = str(settings.fidelity)
         self._group = group
         self._control = group.communicator("autopilot")
         self._rounds = Rounds(self._control)
-        self._clock = clock
-        self._on_figures = on_figures
+        self._clock = settings.clock
+        self._on_figures = settings.on_figures
         self._names = {id(each): name for name, each in parameters.items()}
         self._message_bytes = 1024 + 16 * len(self._names)
         self._rank, self._num_ranks = group.rank(), group.size()
@@ -92,15 +82,14 @@ class GradientLink:
         self._forms: dict[str, Form] = {EXACT_NAME: EXACT}
         self._meter, self._wire_meter = Meter(0.0), WireMeter(0.0)
         self.plan = Plan(number=1, forms=(EXACT_NAME,), reason="as asked for")
-        if fidelity == AUTO:
-            self._open_auto(
-                [tuple(each.shape) for each in parameters.values() if each.requires_grad], target, budget
-            )
-        elif codec := codec_of(fidelity):
-            form = calibrated([codec], clock)[0]
+        if settings.fidelity == AUTO:
+            shapes = [tuple(each.shape) for each in parameters.values() if each.requires_grad]
+            self._open_auto(shapes, settings)
+        elif codec := codec_of(settings.fidelity):
+            form = calibrated([codec], self._clock)[0]
             self._forms[form.name] = form
             self.plan = msgspec.structs.replace(self.plan, forms=(form.name,))
-        self._display = Display(is_shown=self._rank == 0 and not quiet)
+        self._display = Display(is_shown=self._rank == 0 and not settings.quiet)
         self._step = 0
         self._round_step, self._next_round_step = 0, 2
         self._sampled_bucket = -1
@@ -111,7 +100,7 @@ class GradientLink:
         self._ledger = Ledger(self._num_ranks)
         self._switches: list[Switch] = []
         self._figures: Figures | None = None
-        self._figures_due_s = clock.now_s() + FIGURES_S
+        self._figures_due_s = self._clock.now_s() + FIGURES_S
         self._switch_to(self.plan, from_step=1)
         weakref.finalize(self, self._display.close)
 
@@ -182,17 +171,17 @@ class GradientLink:
         """Leave the terminal as it was; the gradients go on as they do."""
         self._display.close()
 
-    def _open_auto(self, shapes: Sequence[Shape], target: float, budget: Budget) -> None:
+    def _open_auto(self, shapes: Sequence[Shape], settings: Settings) -> None:
         if self._num_ranks == 1 or self._control.place is not Place.NETWORK:
             self.plan = msgspec.structs.replace(self.plan, reason="all ranks are on one host: exact")
             return
         rungs, speed, self.plan, codec_contention = open_auto(
-            self._control, self._priced_as(shapes), budget, self._clock
+            self._control, self._priced_as(shapes), settings.budget, self._clock
         )
         self._forms |= {rung.name: rung for rung in rungs}
         self._meter, self._wire_meter = Meter(speed.latency_s), WireMeter(speed.latency_s)
         self._autopilot = Autopilot(
-            rungs, target=target, latency_s=speed.latency_s, codec_contention=codec_contention
+            rungs, target=settings.target, latency_s=speed.latency_s, codec_contention=codec_contention
         )
 
     # A step ---------------------------------------------------------------------------------------------------

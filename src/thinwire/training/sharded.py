@@ -23,14 +23,14 @@ from torch.distributed import ReduceOp, ReduceScatterOptions, Work
 from torch.distributed.fsdp import FSDPModule
 from torch.futures import Future
 
-from thinwire.clock import Clock
 from thinwire.codec.base import Codec
 from thinwire.codec.low_rank import LowRank
 from thinwire.errors import UsageError
-from thinwire.planner.forms import EXACT, Budget, Form
+from thinwire.planner.forms import EXACT, Form
 from thinwire.runtime.torch_calls import Coded
 from thinwire.training.fidelity import AUTO, codec_of
-from thinwire.training.link import GradientLink, OnFigures
+from thinwire.training.link import GradientLink
+from thinwire.training.settings import Settings
 from thinwire.training.shard_group import ShardGroup, shard_groups_of
 
 _GATHER_PRIORITY = 1
@@ -42,17 +42,7 @@ class ShardedLink(GradientLink):
 
     _num_halves = 1
 
-    def __init__(
-        self,
-        model: FSDPModule,
-        fidelity: str | Codec,
-        parameters: str | Codec,
-        target: float,
-        budget: Budget,
-        quiet: bool,
-        on_figures: OnFigures | None,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, model: FSDPModule, parameters: str | Codec, settings: Settings) -> None:
         groups = shard_groups_of(model)
         process_groups = {id(group.process_group): group.process_group for group in groups}
         if len(process_groups) != 1:
@@ -60,12 +50,12 @@ class ShardedLink(GradientLink):
                 f"attach needs a model whose parameters are sharded over one group, found {len(process_groups)}"
             )
         if waiting := next((group for group in groups if group.why_it_waits()), None):
-            _refuse_auto(fidelity, waiting)
-        _refuse_factors([fidelity, parameters, *(budget.allowed or ())])
+            _refuse_auto(settings.fidelity, waiting)
+        _refuse_factors([settings.fidelity, parameters, *(settings.budget.allowed or ())])
         self._parameter_form = _form_of(parameters)
         (group,) = process_groups.values()
         named = dict(model.named_parameters())  # type: ignore[attr-defined]  # a module, though not by its type
-        super().__init__(named, group, fidelity, target, budget, quiet, on_figures, clock)
+        super().__init__(named, group, settings)
         self._backward = _NO_BACKWARD  # torch's number of the pass whose transfers are under way
         self._num_sent = 0
         self._under_way: list[Future[Tensor]] = []
