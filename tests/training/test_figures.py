@@ -47,7 +47,7 @@ def test_the_report_says_what_why_and_what_it_cost() -> None:
     for part in (
         "fidelity auto",
         "step 240",
-        "4 bits: 586 KiB",
+        "4 bits: 586 KiB, 4.8 bits for each value",
         "exposed in all: 500 ms",
         "accuracy spent: 2 %",
         "residual is 0.11 times",

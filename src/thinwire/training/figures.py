@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from thinwire.planner.forms import FEEDBACK_STEPS
 from thinwire.training.agreement import Plan
 from thinwire.units import format_bit_rate, format_bytes, format_seconds
 
@@ -61,7 +62,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         fidelity: what the user asked for.
         figures: the last ones; None before the first step.
-        sent: name of a form -> (values, bytes) sent in it by this rank.
+        sent: name of a form -> the values that travelled in it, and the bytes of them that this rank sent, to all the
+            others together: of an exact all-reduce of n ranks 64 (n - 1) / n bits a value.
         exposed_s: communication that no compute hid, of all steps together.
         switches: every plan and when it began.
         runners_up: what else was considered for the last plan, in words.
@@ -87,11 +89,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             lines.append(f"  now: {self.figures}")
         for name, (num_values, num_bytes) in self.sent.items():
             bits = 8 * num_bytes / num_values if num_values else 0.0
-            lines.append(
-                f"  sent as {name}: {format_bytes(num_bytes)}, {bits:.3g} bits a value and peer direction"
-            )
+            lines.append(f"  sent as {name}: {format_bytes(num_bytes)}, {bits:.3g} bits for each value")
         lines.append(f"  exposed in all: {format_seconds(self.exposed_s)}")
-        spent = f"  accuracy spent: {100 * self.error_corrected:.2g} % of the sum of 32 gradients, expected"
+        spent_percent = f"{100 * self.error_corrected:.2g} %"
+        spent = f"  accuracy spent: {spent_percent} of the sum of {FEEDBACK_STEPS} gradients, expected"
         if self.residual_ratio is not None:
             spent += f"; the residual is {self.residual_ratio:.2g} times the gradient"
         if self.cosine is not None:
