@@ -2,8 +2,8 @@
 
 A plan gives each bucket a form. The plans that are considered are the steps of one stair, from everything exact down to
 everything in the smallest form: each step moves one bucket from one form to the next smaller one, the bucket that is
-ready last first, because it has the least compute left to hide behind. So plans are ordered, "less lossy" means higher
-on the stair, and the chosen step never falls when the wire gets faster.
+ready last first, because it has the least compute left to hide behind. So plans are ordered, and on a faster wire the
+one that is chosen is never more lossy.
 
 Time is not all: of the plans down to the first that meets the target, the one is chosen whose steps are shortest when
 each is made longer by ``PRICE_OF_LOSS`` times its error after feedback. So a form that loses much is used where it
@@ -64,7 +64,7 @@ class Decision:
         chosen: the plan.
         is_on_target: whether its prediction is under the target.
         reason: one line for people.
-        runners_up: the best plans with one form less or one form more loss, most faithful first.
+        runners_up: the chosen rung and its neighbours on the stair, all buckets alike, most faithful first.
     """
 
     chosen: Option

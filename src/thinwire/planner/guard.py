@@ -12,7 +12,7 @@ Three things are looked at, each against what the form in use leads one to expec
 One bad observation says little; ``PATIENCE`` in a row take one rung back, and it stays forbidden for ``HOLD``
 observations; each time it is taken back again it stays so twice as long.
 
-Pure. Not here: measuring these (``training.memory``).
+Pure. Not here: measuring these (``training.sample``).
 """
 
 from __future__ import annotations

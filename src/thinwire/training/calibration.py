@@ -1,8 +1,11 @@
 """What each codec costs on this machine, in time and in error: measured once in about a second, then remembered.
 
-The sample is as gradients are: normal values whose scale differs from one stretch of 1024 to the next, as layers'
-do. Speeds are those of one thread, error feedback included, the best of a few runs. They are kept in the user's
-cache folder and measured anew for another version of thinwire, NumPy or Numba, another processor or another codec.
+The sample is made up: normal values whose scale differs from one stretch of 1024 to the next, as layers' do, and for
+factors a matrix of few directions. Real gradients are more uneven, and an encode of few bits loses up to three times as
+much of them (``experiments/LOG.md``); so errors are good for comparing a form with itself on other machines, and what
+training really loses is for the guard to see. Speeds are those of one thread, error feedback included, the best of a
+few runs. They are kept in the user's cache folder and measured anew for another version of thinwire, NumPy or Numba,
+another processor or another codec.
 
 Not here: what follows (``planner``).
 """

@@ -1,7 +1,7 @@
 """What the ranks find out together before the first step: how fast their group is, what codecs cost, and a first plan.
 
-All ranks end up with the same. Nothing is known of the compute yet, so the first plan is the least lossy one that is
-exposed for half a second a step at most. Not here: what comes after (``link``).
+All ranks end up with the same. Nothing is known of the compute yet, so the first plan is the one for a step of
+``FIRST_STEP_S`` that may take twice as long. Not here: what comes after (``link``).
 """
 
 from __future__ import annotations
