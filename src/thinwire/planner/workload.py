@@ -51,10 +51,6 @@ class Workload:
                 f"buckets must become ready one after the other within the backward pass, not at {ready}"
             )
 
-    @property
-    def num_values(self) -> int:
-        return sum(bucket.num_values for bucket in self.buckets)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Wire:

@@ -96,7 +96,6 @@ class Meter:
         self._lock = threading.Lock()
         self._steps: deque[Step] = deque(maxlen=_STEPS_MOST)
         self._current: Step | None = None
-        self.num_steps = 0
         self.total_exposed_s = 0.0
 
     def begin_step(self, now_s: float) -> None:
@@ -106,7 +105,6 @@ class Meter:
             if done is not None and done.transfers and all(transfer.end_s for transfer in done.transfers):
                 self._steps.append(done)
                 self.total_exposed_s += done.exposed_s
-            self.num_steps += 1
             self._current = Step(now_s)
 
     def begin_transfer(self, num_values: int, now_s: float, num_bytes: int) -> Transfer:
