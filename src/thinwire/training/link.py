@@ -5,36 +5,28 @@ first bucket of each backward pass, ranks exchange what they measured (``agreeme
 says the same everywhere, and a new plan begins on all ranks at once. Everything works on gradients alone: accumulation
 (``no_sync``), clipping, unused parameters and rebuilt buckets need nothing of the training script.
 
-A gradient that is not finite is sent beside the coded one, as a flag: every rank then gets NaN in that bucket, so that
-GradScaler skips the step everywhere, and no residual keeps it.
-
-Not here: the decision (``planner``), and what is found out before the first step (``opening``).
+Not here: how a bucket travels in its form (``sending``), the decision (``planner``), and what is found out before the
+first step (``opening``).
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
 import msgspec
-import torch
 from torch import Tensor
 from torch._C._distributed_c10d import GradBucket
 from torch.futures import Future
 from torch.nn import Parameter
 
-from thinwire.codec.base import Floats, Shape
-from thinwire.codec.low_rank import LowRank
+from thinwire.codec.base import Shape
 from thinwire.collective.selection import Place
 from thinwire.errors import UsageError
 from thinwire.planner.forms import EXACT, EXACT_NAME, Form
-from thinwire.planner.guard import Evidence
-from thinwire.runtime.codec_memory import TensorMemory
-from thinwire.runtime.operation import CallOptions
 from thinwire.runtime.process_group import ThinwireProcessGroup
-from thinwire.runtime.work import ThinwireWork
 from thinwire.training.agreement import Message, Plan, heard
 from thinwire.training.autopilot import Autopilot, Remembered
 from thinwire.training.calibration import calibrated
@@ -42,12 +34,11 @@ from thinwire.training.fidelity import AUTO, codec_of
 from thinwire.training.figures import Figures, Report, Switch
 from thinwire.training.ledger import Ledger
 from thinwire.training.live import Display
-from thinwire.training.low_rank_sum import LowRankSum, Piece, pieces_of
+from thinwire.training.low_rank_sum import pieces_of
 from thinwire.training.meter import Measurement, Meter, Transfer
 from thinwire.training.opening import open_auto
-from thinwire.training.residuals import Layout, Residuals
 from thinwire.training.rounds import Rounds
-from thinwire.training.sample import Sample
+from thinwire.training.sending import Sender
 from thinwire.training.settings import Settings
 from thinwire.training.wire_meter import WireMeter
 
@@ -76,8 +67,7 @@ class GradientLink:
         self._names = {id(each): name for name, each in parameters.items()}
         self._message_bytes = 1024 + 16 * len(self._names)
         self._rank, self._num_ranks = group.rank(), group.size()
-        self._residuals = Residuals()
-        self._low_rank_sum = LowRankSum(group)
+        self._sender = Sender(group)
         self._autopilot: Autopilot | None = None
         self._forms: dict[str, Form] = {EXACT_NAME: EXACT}
         self._meter, self._wire_meter = Meter(0.0), WireMeter(0.0)
@@ -96,7 +86,6 @@ class GradientLink:
         self._buckets: list[tuple[Shape, ...]] = []  # of this step: what tensors they hold
         self._layouts: dict[tuple[int, ...], tuple[tuple[Shape, ...], ...]] = {}  # by the buckets' sizes
         self._loss: float | None = None
-        self._evidence = Evidence()
         self._ledger = Ledger(self._num_ranks)
         self._switches: list[Switch] = []
         self._figures: Figures | None = None
@@ -119,8 +108,8 @@ class GradientLink:
             if last
             else (),
             error_corrected=max(self._forms[name].error_corrected for name in self.plan.forms),
-            residual_ratio=self._evidence.residual_ratio,
-            cosine=self._evidence.cosine,
+            residual_ratio=self._sender.evidence.residual_ratio,
+            cosine=self._sender.evidence.cosine,
             complaint=self._autopilot.complaint if self._autopilot else "",
         )
 
@@ -141,9 +130,7 @@ class GradientLink:
             "plan": msgspec.json.encode(self.plan).decode(),
             "autopilot": msgspec.json.encode(remembered).decode() if remembered else "",
             "steps_to_round": self._next_round_step - self._step,
-            "residuals": self._residuals.state_dict(),
-            "bases": self._low_rank_sum.state_dict(),
-        }
+        } | self._sender.state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from a saved state: all ranks, each from its own.
@@ -161,8 +148,7 @@ class GradientLink:
             if self._autopilot is not None:
                 self._autopilot.recall(msgspec.json.decode(state_dict["autopilot"], type=Remembered))
             self._next_round_step = self._step + int(state_dict["steps_to_round"])
-            self._residuals.load_state_dict(state_dict["residuals"])
-            self._low_rank_sum.load_state_dict(state_dict["bases"])
+            self._sender.load_state_dict(state_dict)
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"this is not the state of a link: {type(error).__name__}: {error}") from None
         self._switch_to(plan, from_step=self._step + 1)
@@ -192,23 +178,10 @@ class GradientLink:
         if bucket.index() == 0:
             self._begin_step(now_s)
         form = self._forms[self.plan.form_of(bucket.index())]
-        values = bucket.buffer()
         pieces = pieces_of([(self._names[id(each)], tuple(each.shape)) for each in bucket.parameters()])
         transfer = self._begin_transfer(form, tuple(piece.shape for piece in pieces), now_s)
-        layout, is_sampled = layout_of(pieces), bucket.index() == self._sampled_bucket
-        if form.codec is None:
-            future = self._send_exact(values, layout)
-        elif isinstance(form.codec, LowRank):
-            future = self._send_factored(values, pieces, form.codec, is_sampled=is_sampled)
-        else:
-            memory = self._residuals.of_bucket(layout)
-            options = CallOptions(codec=form.codec, memory=memory)
-            future = self._send_coded(
-                values,
-                memory,
-                lambda: self._group.all_reduce_apart("coded gradients", values, options, average=True),
-                is_sampled=is_sampled,
-            )
+        is_sampled = bucket.index() == self._sampled_bucket
+        future = self._sender.average(bucket.buffer(), pieces, form, is_sampled=is_sampled)
         return self._ending(transfer, future)
 
     def _priced_as(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
@@ -232,62 +205,6 @@ class GradientLink:
             return value[0]
 
         return future.then(arrived)
-
-    def _send_exact(self, values: Tensor, layout: Layout) -> Future[Any]:
-        """As DistributedDataParallel does without a hook, bit for bit; and what was still owed is paid."""
-        self._pay(values, layout)
-        values.mul_(1.0 / self._num_ranks)
-        future: Future[Any] = self._group.allreduce([values]).get_future()
-        return future
-
-    def _pay(self, values: Tensor, layout: Layout) -> None:
-        """Add what is owed to a bucket."""
-        owed = self._residuals.take(layout)
-        if owed is not None:
-            values.add_(torch.from_numpy(owed).to(values))
-
-    def _send_factored(
-        self, values: Tensor, pieces: Sequence[Piece], codec: LowRank, *, is_sampled: bool
-    ) -> Future[Any]:
-        """The average as thin factors."""
-        memory = self._residuals.of_bucket(layout_of(pieces))
-        on_host = torch.from_numpy(_on_host(values))
-        sample = Sample(on_host.numpy(), memory.residual) if is_sampled else None
-        average = self._low_rank_sum.average(on_host, pieces, codec.low_rank_dim, memory.residual)
-
-        def arrived(done: Future[Any]) -> list[Tensor]:
-            result: list[Tensor] = done.value()
-            if sample is not None:
-                self._evidence = sample.evidence(memory.residual)
-            if result[0].data_ptr() != values.data_ptr():
-                values.copy_(result[0])
-            return [values]
-
-        return average.then(arrived)
-
-    def _send_coded(
-        self, values: Tensor, memory: TensorMemory, send: Callable[[], ThinwireWork], *, is_sampled: bool
-    ) -> Future[Any]:
-        """What ``send`` brings of these values with this memory; NaN on all ranks if one has a value not finite."""
-        flag = torch.zeros(1, dtype=torch.float32)
-        if not bool(torch.isfinite(values.sum(dtype=torch.float32))):
-            flag.fill_(torch.nan)
-            values.zero_()
-        sample = Sample(_on_host(values), memory.residual) if is_sampled else None
-        work = send()
-        flagged = self._group.allreduce([flag])
-
-        def arrived(done: Future[Any]) -> list[Tensor]:
-            result: list[Tensor] = done.value()
-            if sample is not None:
-                self._evidence = sample.evidence(memory.residual)
-            flagged.wait()
-            if torch.isnan(flag).any():
-                result[0].fill_(torch.nan)
-            return result
-
-        future: Future[list[Tensor]] = work.get_future().then(arrived)
-        return future
 
     def _begin_step(self, now_s: float) -> None:
         self._meter.begin_step(now_s)
@@ -342,8 +259,8 @@ class GradientLink:
             bandwidth_bytes_per_s=self._wire_meter.bytes_per_s
             if self._wire_meter.is_counted
             else measured.bandwidth_bytes_per_s,
-            residual_ratio=self._evidence.residual_ratio,
-            cosine=self._evidence.cosine,
+            residual_ratio=self._sender.evidence.residual_ratio,
+            cosine=self._sender.evidence.cosine,
             loss=loss,
         )
 
@@ -367,13 +284,3 @@ class GradientLink:
             self._display.show(self._figures)
         if self._on_figures is not None:
             self._on_figures(self._figures)
-
-
-def layout_of(pieces: Sequence[Piece]) -> list[tuple[str, int]]:
-    """What the residuals know a bucket by."""
-    return [(piece.name, piece.part.stop - piece.part.start) for piece in pieces]
-
-
-def _on_host(values: Tensor) -> Floats:
-    array: Floats = values.detach().to("cpu", torch.float32).flatten().numpy()
-    return array

@@ -100,15 +100,17 @@ class ShardedLink(GradientLink):
             options.reduceOp = ReduceOp.SUM  # type: ignore[assignment]
         if form.codec is None:
             if is_whole:
-                self._pay(input, layout)
+                self._sender.pay(input, layout)
             work = self._group.reduce_scatter_single(output, input, options)
             future: Future[Any] = work.get_future()
         else:
-            codec, memory = form.codec, self._residuals.of_bucket(layout)
-            future = self._send_coded(
+            codec = form.codec
+            future = self._sender.send_coded(
                 input,
-                memory,
-                lambda: self._group.reduce_scatter_single(output, input, options, Coded(codec, memory)),
+                layout,
+                lambda memory: self._group.reduce_scatter_single(
+                    output, input, options, Coded(codec, memory)
+                ),
                 is_sampled=index == self._sampled_bucket,
             )
         return self._ending(transfer, future)
