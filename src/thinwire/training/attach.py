@@ -16,6 +16,7 @@ from thinwire.codec.base import Codec
 from thinwire.errors import UsageError
 from thinwire.planner.forms import Budget
 from thinwire.runtime.process_group import ThinwireProcessGroup
+from thinwire.training.fidelity import budget_of
 from thinwire.training.link import GradientLink
 from thinwire.training.settings import OnFigures, Settings
 
@@ -56,7 +57,7 @@ def attach(
     settings = Settings(
         fidelity=fidelity,
         target=target,
-        budget=_budget_of(budget),
+        budget=budget_of(budget),
         quiet=quiet,
         on_figures=on_figures,
         clock=clock,
@@ -88,13 +89,3 @@ def _is_sharded(model: object) -> TypeGuard[FSDPModule]:
     """Whether it is FSDP2's. Who has such a model has imported FSDP2; all others are spared the second it takes."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
     return fsdp is not None and isinstance(model, fsdp.FSDPModule)
-
-
-def _budget_of(budget: float | Sequence[str] | Budget | None) -> Budget:
-    if budget is None:
-        return Budget()
-    if isinstance(budget, Budget):
-        return budget
-    if isinstance(budget, int | float):
-        return Budget(max_error=budget)
-    return Budget(allowed=(budget,) if isinstance(budget, str) else tuple(budget))

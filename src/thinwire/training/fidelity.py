@@ -1,4 +1,4 @@
-"""Fidelities as users write them, and the codecs that the autopilot chooses from by itself.
+"""Fidelities and budgets as users write them, and the codecs that the autopilot chooses from by itself.
 
 Not here: how codecs are written (``codec.text``), and what they cost (``calibration``).
 """
@@ -6,12 +6,14 @@ Not here: how codecs are written (``codec.text``), and what they cost (``calibra
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from thinwire.codec.base import Codec
 from thinwire.codec.cast import Cast
 from thinwire.codec.low_rank import LowRank
 from thinwire.codec.quantize import Quantize
 from thinwire.codec.top_k import TopK
+from thinwire.planner.forms import Budget
 from thinwire.runtime import fidelity
 
 AUTO = "auto"
@@ -49,3 +51,26 @@ def candidates(allowed: Sequence[str] | None, *, has_matrices: bool = True) -> l
     good = (*_ANY, *(_MATRICES if has_matrices else _FLAT))
     found = map(codec_of, good if allowed is None else allowed)
     return [codec for codec in found if codec is not None]
+
+
+def budget_of(asked: float | Sequence[str] | Budget | None) -> Budget:
+    """A budget as users give it, with codecs called what forms are called: as they print themselves.
+
+    Args:
+        asked: a bound on the error after feedback, names of codecs, both as a budget, or None for the default.
+
+    Raises:
+        UsageError: the bound is negative, or a codec does not exist.
+
+    >>> budget_of("quantize( bits=4 )").allowed
+    ('quantize(bits=4)',)
+    """
+    if asked is None:
+        return Budget()
+    if isinstance(asked, int | float):
+        return Budget(max_error=asked)
+    if not isinstance(asked, Budget):
+        asked = Budget(allowed=(asked,) if isinstance(asked, str) else tuple(asked))
+    if asked.allowed is None:
+        return asked
+    return replace(asked, allowed=tuple(map(str, candidates(asked.allowed))))
