@@ -90,7 +90,7 @@ class Autopilot:
         floors = [floor for floor in (self._guard.floor, self._trial.floor) if floor is not None]
         floor, pilot = min(floors, default=None), self._pilot
         if floor is not None and lossiest > floor:
-            pilot = replace(pilot, num_buckets=-1)  # whatever the pilot holds, it holds no longer
+            pilot = replace(pilot, num_buckets=0)  # the next choice takes the place of what it holds
         self._pilot, decision = advance(pilot, workload, rungs, wire, target=self._target, floor=floor)
         if decision is None:
             return None
@@ -118,6 +118,8 @@ def joined(
     measured: Sequence[Measurement], codec_contention: float = 1.0, layouts: Layouts = NO_LAYOUTS
 ) -> Workload | None:
     """One workload from what all ranks measured; None while a rank has not seen two whole steps of one layout.
+
+    Its backward pass begins when the first bucket is ready: what is before that hides nothing.
 
     >>> fast, slow = (Measurement(sizes=(8,), ready_s=(t,), step_s=1.0, bandwidth_bytes_per_s=1.0) for t in (0.1, 0.2))
     >>> joined([fast, slow]).buckets[0].ready_s
