@@ -18,9 +18,10 @@ from thinwire.runtime import fidelity
 
 AUTO = "auto"
 
-# Each loses more of a training than the one before (``experiments/LOG.md``, by ``benchmarks/codec_training.py``). Two
-# bits a value and fewer lose more than factors of half the size. Where gradients are no matrices, the largest values
-# have to do. Not float16: it overflows where a loss is scaled, and loses what is small where it is not.
+# Each loses more of a training than the one before, as far as ``benchmarks/codec_training.py`` has tried them
+# (``experiments/LOG.md``). Two bits a value and fewer lose more than factors of half the size. Where gradients are no
+# matrices, the largest values have to do. Not float16: it overflows where a loss is scaled, and loses what is small
+# where it is not.
 _ANY: tuple[Codec, ...] = (Cast("bfloat16"), Quantize(bits=8), Quantize(bits=4))
 _MATRICES = tuple(LowRank(low_rank_dim) for low_rank_dim in (16, 8, 4, 2, 1))
 _FLAT = tuple(TopK(k=k, values=Quantize(bits=4)) for k in (0.1, 0.03, 0.01))
