@@ -18,7 +18,7 @@ from thinwire.runtime.lowering import (
     segment_bytes_for,
 )
 
-GRID = Grid(segment_bytes_min=256, segment_bytes_max=4096, pieces=4)
+GRID = Grid(uncut_bytes_max=256, segment_bytes_min=256, segment_bytes_max=4096, pieces=4)
 ITEMSIZE = 16  # so that a few hundred elements make many segments
 
 

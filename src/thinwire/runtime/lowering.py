@@ -25,12 +25,13 @@ class Grid(NamedTuple):
     """How chunks are cut. All ranks of a group must use the same.
 
     Attributes:
-        segment_bytes_min: what is no larger is not cut. Bytes are those that travel: of payloads, where they do.
-        segment_bytes_max: no segment is larger.
+        uncut_bytes_max: what is no larger is not cut. Bytes are those that travel: of payloads, where they do.
+        segment_bytes_min, segment_bytes_max: limits of the segments of what is cut.
         pieces: into about how many pieces a chunk is cut, within those limits.
         multiple: a segment has a multiple of so many elements, unless it is the chunk's last.
     """
 
+    uncut_bytes_max: int
     segment_bytes_min: int
     segment_bytes_max: int
     pieces: int
@@ -39,14 +40,22 @@ class Grid(NamedTuple):
 
 # Within a host a segment costs more for being there than for its bytes: few and large. Measured with 4 ranks on 2
 # cores: cut into pieces of 512 KiB, an all-reduce of 1 MiB takes 3.2 ms, uncut 1.9 ms.
-LOCAL_GRID = Grid(segment_bytes_min=2 << 20, segment_bytes_max=4 << 20, pieces=1)
+LOCAL_GRID = Grid(uncut_bytes_max=8 << 20, segment_bytes_min=2 << 20, segment_bytes_max=4 << 20, pieces=1)
 # Over a network the last segment of one phase delays the next phase by its time on the wire: many and small.
-NETWORK_GRID = Grid(segment_bytes_min=64 << 10, segment_bytes_max=256 << 10, pieces=32)
+NETWORK_GRID = Grid(
+    uncut_bytes_max=64 << 10, segment_bytes_min=64 << 10, segment_bytes_max=256 << 10, pieces=32
+)
 
 
 # Whoever encodes to save bytes has slow links, wherever the ranks are; but handing a segment from step to step costs a
 # core more than coding its values does: few. No codec's block is longer than the multiple, so none is cut.
-CODED_GRID = Grid(segment_bytes_min=32 << 10, segment_bytes_max=256 << 10, pieces=6, multiple=1 << 16)
+CODED_GRID = Grid(
+    uncut_bytes_max=32 << 10,
+    segment_bytes_min=32 << 10,
+    segment_bytes_max=256 << 10,
+    pieces=6,
+    multiple=1 << 16,
+)
 
 
 def grid_for(place: Place, *, is_coded: bool = False) -> Grid:
@@ -141,7 +150,7 @@ class Lowered(NamedTuple):
 def segment_bytes_for(chunk_bytes: int, grid: Grid) -> int:
     """How a chunk is cut: a power of two between the grid's limits.
 
-    >>> grid = Grid(segment_bytes_min=1024, segment_bytes_max=8192, pieces=4)
+    >>> grid = Grid(uncut_bytes_max=1024, segment_bytes_min=1024, segment_bytes_max=8192, pieces=4)
     >>> segment_bytes_for(16384, grid), segment_bytes_for(100, grid), segment_bytes_for(1 << 30, grid)
     (4096, 1024, 8192)
     """
@@ -274,7 +283,7 @@ def _cut(op: Op, num_elements: Callable[[Ref], int], bytes_of: Callable[[int], i
     def whole(refs: tuple[Ref, ...]) -> tuple[Piece, ...]:
         return tuple(Piece(ref.buffer, ref.chunk, 0, size) for ref, size in zip(refs, sizes, strict=True))
 
-    if bytes_of(sum(sizes)) <= grid.segment_bytes_min:
+    if bytes_of(sum(sizes)) <= grid.uncut_bytes_max:
         return [(whole(op.source) if op.source else (), whole(op.target) if op.target else ())]
     cuts: list[Cut] = []
     for position, size in enumerate(sizes):
