@@ -202,6 +202,8 @@ class GradientLink:
         def arrived(done: Future[Any]) -> Tensor:
             self._meter.end_transfer(transfer, self._clock.now_s())
             value: list[Tensor] = done.value()
+            if self._autopilot is not None:
+                self._control.acknowledge()  # or the wire meters of the others count the waiting for it
             return value[0]
 
         return future.then(arrived)
