@@ -13,7 +13,7 @@ from tests.planner.codecs import FORMS
 from tests.planner.test_decision import CNN, MBIT, RUNGS, wire, workloads
 from thinwire.planner.cost import exposed_s
 from thinwire.planner.decision import decide
-from thinwire.planner.forms import Budget, ladder
+from thinwire.planner.forms import FEEDBACK_STEPS, Budget, ladder
 from thinwire.planner.guard import HOLD, PATIENCE, Evidence, Guard, watch
 from thinwire.planner.pilot import Pilot, advance
 from thinwire.planner.workload import Workload
@@ -128,6 +128,20 @@ def test_a_fading_network_has_a_new_plan_within_three_seconds_of_each_change(see
 
 def test_the_same_observations_give_the_same_plans() -> None:
     assert list(simulate(0, 0.1)) == list(simulate(0, 0.1))
+
+
+def test_what_a_smaller_form_left_behind_is_not_held_against_the_next() -> None:
+    """At 10 Mbit/s: 4 columns owed a lot, and then 8 and 16 were taken back too, one after the other."""
+    guard, owing = Guard(), Evidence(residual_ratio=9.0, cosine=0.1)
+    for _ in range(PATIENCE):
+        guard = watch(guard, owing, RUNGS[4], rung=4, num_ranks=4)
+    assert guard.floor == 3
+    for _ in range(FEEDBACK_STEPS):
+        guard = watch(guard, owing, RUNGS[3], rung=3, num_ranks=4)
+    assert guard.floor == 3
+    for _ in range(PATIENCE):
+        guard = watch(guard, owing, RUNGS[3], rung=3, num_ranks=4)
+    assert guard.floor == 2
 
 
 def test_the_guard_takes_a_rung_back_and_gives_it_back_later() -> None:

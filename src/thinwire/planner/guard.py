@@ -9,6 +9,9 @@ Three things are looked at, each against what the form in use leads one to expec
   what the form's error allows for (what feedback adds up is flatter than a gradient, and harder for sparse codecs);
 - the loss: its recent mean should not rise above the mean before by ``LOSS_SIGMAS`` of its own noise.
 
+What a smaller form has left behind is paid back over many steps. For ``FEEDBACK_STEPS`` observations only the loss
+counts, or a form would be blamed for the one before it, and the next one for both.
+
 One bad observation says little; ``PATIENCE`` in a row take one rung back, and it stays forbidden for ``HOLD``
 observations; each time it is taken back again it stays so twice as long.
 
@@ -20,7 +23,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from thinwire.planner.forms import Form, residual_ratio
+from thinwire.planner.forms import FEEDBACK_STEPS, Form, residual_ratio
 
 RESIDUAL_SLACK = 5.0
 COSINE_SLACK = 4.0
@@ -56,6 +59,8 @@ class Guard:
         streak: bad observations in a row.
         held: for how many observations more the floor stays.
         num_retreats: how often a rung was taken back.
+        rung: of the last observation.
+        settling: for how many observations more the residual may be that of a more lossy form.
         fast_loss, slow_loss, loss_noise: means of the loss, and the mean distance of a loss from its mean.
     """
 
@@ -64,6 +69,8 @@ class Guard:
     streak: int = 0
     held: int = 0
     num_retreats: int = 0
+    rung: int = 0
+    settling: int = 0
     fast_loss: float | None = None
     slow_loss: float = 0.0
     loss_noise: float = 0.0
@@ -79,6 +86,10 @@ def watch(guard: Guard, evidence: Evidence, form: Form, rung: int, num_ranks: in
     (3, '2 bits: the residual is 5 times the gradient, expected 0.81')
     """
     guard = _with_loss(guard, evidence.loss)
+    settling = FEEDBACK_STEPS if rung < guard.rung else max(0, guard.settling - 1)
+    guard = replace(guard, rung=rung, settling=settling)
+    if settling:
+        evidence = Evidence(loss=evidence.loss)
     complaint = "" if form.is_exact else _complaint(guard, evidence, form, num_ranks)
     if complaint:
         guard = replace(guard, streak=guard.streak + 1)
