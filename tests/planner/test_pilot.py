@@ -43,8 +43,8 @@ def test_more_loss_comes_at_once_less_loss_after_patience() -> None:
 
 
 def test_exact_is_left_for_a_little_only_when_it_is_asked_for_twice() -> None:
-    pilot, _ = advance(Pilot(), CNN, RUNGS, wire(10_000 * MBIT))
-    for mbit in (1000, 10_000, 1000):
+    pilot, _ = advance(Pilot(), CNN, RUNGS, wire(100_000 * MBIT))
+    for mbit in (1000, 100_000, 1000):
         pilot, decision = advance(pilot, CNN, RUNGS, wire(mbit * MBIT))
         assert decision is None
     pilot, decision = advance(pilot, CNN, RUNGS, wire(1000 * MBIT))
