@@ -132,7 +132,7 @@ def test_the_same_observations_give_the_same_plans() -> None:
 
 def test_what_a_smaller_form_left_behind_is_not_held_against_the_next() -> None:
     """At 10 Mbit/s: 4 columns owed a lot, and then 8 and 16 were taken back too, one after the other."""
-    guard, owing = Guard(), Evidence(residual_ratio=9.0, cosine=0.1)
+    guard, owing = Guard(), Evidence(residual_ratio=18.0, cosine=0.05)
     for _ in range(PATIENCE):
         guard = watch(guard, owing, RUNGS[4], rung=4, num_ranks=4)
     assert guard.floor == 3
@@ -148,7 +148,7 @@ def test_the_guard_takes_a_rung_back_and_gives_it_back_later() -> None:
     guard, form = Guard(), RUNGS[4]
     for _ in range(PATIENCE):
         assert guard.floor is None
-        guard = watch(guard, Evidence(cosine=0.1), form, rung=4, num_ranks=4)
+        guard = watch(guard, Evidence(cosine=0.05), form, rung=4, num_ranks=4)
     assert guard.floor == 3
     assert "cosine" in guard.complaint
     good = Evidence(cosine=0.99, residual_ratio=0.1)
