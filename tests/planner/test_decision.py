@@ -75,7 +75,7 @@ def test_nothing_down_to_the_target_is_a_better_bargain_than_what_is_chosen(
     assert decision.is_on_target == (decision.chosen.exposed_s <= limit_s)
 
     def price(shown_s: float, error: float) -> float:
-        return (workload.step_s + max(shown_s, limit_s)) * (1 + PRICE_OF_LOSS * error)
+        return (workload.step_s + max(shown_s, limit_s)) * (1 + PRICE_OF_LOSS * error**2)
 
     for rung in RUNGS:
         shown_s = exposed_s(workload, [rung] * len(workload.buckets), between)
@@ -113,16 +113,16 @@ def test_each_step_down_moves_one_bucket_one_rung(num_buckets: int, num_rungs: i
 
 
 def test_each_network_gets_its_form_and_the_reason() -> None:
-    """From exact where the wire is fast, down to a quarter of a bit where it is not; with the reason."""
+    """From exact where the wire is fast, down to what does not lose more than it saves; with the reason."""
     chosen = [decide(CNN, RUNGS, wire(mbit * MBIT)) for mbit in (100_000, 1000, 100, 10)]
     assert str(chosen[0].chosen) == "exact"
     steps = [decision.chosen.step for decision in chosen]
     assert steps == sorted(steps)
-    assert chosen[-1].chosen.names == ("0.25 bits", "0.25 bits")
+    assert chosen[-1].chosen.names == ("4 bits", "4 bits")
     assert chosen[0].reason == "100 Gbit/s: exact hides all but 1.32 ms a step"
     assert "would expose" in chosen[2].reason
     assert "corrected by feedback" in chosen[2].reason
-    assert "nothing that is allowed would help" in chosen[3].reason
+    assert "less would lose more than it saves" in chosen[3].reason
     assert all(option.step != chosen[2].chosen.step for option in chosen[2].runners_up)
 
 

@@ -13,7 +13,7 @@ from tests.planner.codecs import FORMS
 from tests.planner.test_decision import CNN, MBIT, RUNGS, wire, workloads
 from thinwire.planner.cost import exposed_s
 from thinwire.planner.decision import decide
-from thinwire.planner.forms import Budget, ladder
+from thinwire.planner.forms import FEEDBACK_STEPS, Budget, ladder
 from thinwire.planner.guard import HOLD, PATIENCE, Evidence, Guard, watch
 from thinwire.planner.pilot import Pilot, advance
 from thinwire.planner.workload import Workload
@@ -43,8 +43,8 @@ def test_more_loss_comes_at_once_less_loss_after_patience() -> None:
 
 
 def test_exact_is_left_for_a_little_only_when_it_is_asked_for_twice() -> None:
-    pilot, _ = advance(Pilot(), CNN, RUNGS, wire(10_000 * MBIT))
-    for mbit in (1000, 10_000, 1000):
+    pilot, _ = advance(Pilot(), CNN, RUNGS, wire(100_000 * MBIT))
+    for mbit in (1000, 100_000, 1000):
         pilot, decision = advance(pilot, CNN, RUNGS, wire(mbit * MBIT))
         assert decision is None
     pilot, decision = advance(pilot, CNN, RUNGS, wire(1000 * MBIT))
@@ -130,11 +130,25 @@ def test_the_same_observations_give_the_same_plans() -> None:
     assert list(simulate(0, 0.1)) == list(simulate(0, 0.1))
 
 
+def test_what_a_smaller_form_left_behind_is_not_held_against_the_next() -> None:
+    """At 10 Mbit/s: 4 columns owed a lot, and then 8 and 16 were taken back too, one after the other."""
+    guard, owing = Guard(), Evidence(residual_ratio=18.0, cosine=0.05)
+    for _ in range(PATIENCE):
+        guard = watch(guard, owing, RUNGS[4], rung=4, num_ranks=4)
+    assert guard.floor == 3
+    for _ in range(FEEDBACK_STEPS):
+        guard = watch(guard, owing, RUNGS[3], rung=3, num_ranks=4)
+    assert guard.floor == 3
+    for _ in range(PATIENCE):
+        guard = watch(guard, owing, RUNGS[3], rung=3, num_ranks=4)
+    assert guard.floor == 2
+
+
 def test_the_guard_takes_a_rung_back_and_gives_it_back_later() -> None:
     guard, form = Guard(), RUNGS[4]
     for _ in range(PATIENCE):
         assert guard.floor is None
-        guard = watch(guard, Evidence(cosine=0.1), form, rung=4, num_ranks=4)
+        guard = watch(guard, Evidence(cosine=0.05), form, rung=4, num_ranks=4)
     assert guard.floor == 3
     assert "cosine" in guard.complaint
     good = Evidence(cosine=0.99, residual_ratio=0.1)

@@ -154,17 +154,18 @@ def test_at_1_gbit_16_bits_are_enough(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("mbit", "first"), [(96, "bfloat16"), (9.6, "low rank 16")])
+@pytest.mark.parametrize(("mbit", "first", "times"), [(96, "bfloat16", 1.15), (9.6, "low rank 16", 1.5)])
 def test_on_a_slow_wire_it_finds_what_hides_soon_and_goes_no_further(
-    mbit: float, first: str, seed: int
+    mbit: float, first: str, times: float, seed: int
 ) -> None:
+    """At 10 Mbit/s it does not go as far: what would hide loses more than it saves."""
     rows = train(lambda _: mbit * MBIT, 30.0, first=first, late_s=0.005, seed=seed)
     assert all(rung <= NAMES.index(first) for rung in rungs_used(rows)[:2])
     settled = rows[10:]
     hides = next(i for i, name in enumerate(NAMES) if wire_limited((name,) * 2, mbit * MBIT) < 1.1 * STEP_S)
     assert sum(abs(rung - hides) <= 1 for rung in rungs_used(settled)) > 0.95 * len(settled)
     assert len({row.plan.number for row in settled}) <= 3
-    assert np.mean([row.step_s for row in settled]) < 1.15 * STEP_S
+    assert np.mean([row.step_s for row in settled]) < times * STEP_S
 
 
 FADING = [

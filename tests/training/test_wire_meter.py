@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from thinwire.forecast import Traffic
@@ -90,7 +91,7 @@ def test_short_steps_follow_a_wire_that_is_the_limit_within_the_memory() -> None
         links.step(100_000, 0.05, 2e6 + step)
     for step in range(int(MEMORY_S / 0.1) + 1):
         found = links.step(100_000, 0.09, 1.1e6 + step)
-    assert found == pytest.approx(100_000 * 3 / 0.09)
+    assert found == pytest.approx(100_000 * 3 / 0.09, rel=0.1)
 
 
 def test_a_wire_that_may_not_be_the_limit_is_not_called_slower_so_soon() -> None:
@@ -99,7 +100,35 @@ def test_a_wire_that_may_not_be_the_limit_is_not_called_slower_so_soon() -> None
     links.step(100_000, 0.05, 2e6)
     found = [links.step(30_000, 0.06) for _ in range(int(LONG_MEMORY_S / 0.1) + 1)]
     assert found[: int(LONG_MEMORY_S / 0.1) - 2] == pytest.approx([6e6] * (int(LONG_MEMORY_S / 0.1) - 2))
-    assert found[-1] == pytest.approx(1.5e6)
+    assert found[-1] == pytest.approx(1.5e6, rel=0.2)
+
+
+@pytest.mark.parametrize("mbit", [9.56, 95.6])
+def test_small_transfers_that_now_and_then_wait_for_an_acknowledgement_leave_the_wire_as_it_is(
+    mbit: float,
+) -> None:
+    """As in the lab with factors of 4 and 16 columns: up to 70 ms more than the bytes take, in ticks of 4 ms."""
+    rate, generator = mbit * 1e6 / 8, np.random.default_rng(0)
+    links = Links(WireMeter(0.001, bytes_per_s=0.96 * rate))
+    num_bytes = 20_400 if mbit < 10 else 71_600
+    found = []
+    for _ in range(200):
+        beside_s = generator.exponential(0.008) + generator.choice([0.0, 0.0, 0.0, 0.04])
+        busy_s = 0.004 * round((3 * num_bytes / rate + beside_s) / 0.004 + generator.uniform(-0.5, 0.5))
+        pace = rate * generator.uniform(0.2, 1.0) if generator.random() < 0.1 else 0.0
+        found.append(links.step(num_bytes, busy_s, pace or None, step_s=0.13))
+    assert np.median(found) == pytest.approx(rate, rel=0.1)
+    assert np.mean(np.abs(np.array(found) / rate - 1) < 0.1) > 0.9
+
+
+def test_what_was_believed_before_gives_way_to_transfers_that_take_long() -> None:
+    links = Links(WireMeter(0.001, bytes_per_s=12e6))
+    assert links.step(800_000, 0.4, 2e6) == pytest.approx(6e6, rel=0.04)
+
+
+def test_what_was_believed_before_gives_way_to_more_than_it_allows() -> None:
+    links = Links(WireMeter(0.001, bytes_per_s=1e6))
+    assert links.step(400_000, 0.2, 2e6) == pytest.approx(6e6, rel=0.03)
 
 
 def test_control_messages_and_links_that_nobody_counts_say_nothing() -> None:

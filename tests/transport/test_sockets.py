@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import threading
 from collections.abc import Sequence
 
@@ -353,3 +354,19 @@ def test_the_first_words_of_a_guest_reach_the_owner(house: House) -> None:
     house.wait_until(owner.heard)
     assert owner.frames == [(ENDPOINT, DATA, b"here")]
     assert logging.getLogger("thinwire.transport").handlers == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels do not tell")
+def test_a_peer_that_will_not_answer_soon_can_have_what_it_got_acknowledged_at_once(house: House) -> None:
+    """After some conversation a kernel waits for an answer that takes the acknowledgement along."""
+    owner, friend = house.owner(), house.owner()
+    for number in range(5):
+        friend.send(owner.contact, number, b"some")
+        house.wait_until(lambda due=number + 1: len(owner.heard()) == due)
+        owner.send(friend.contact, number, b"more")
+        house.wait_until(lambda due=number + 1: len(friend.heard()) == due)
+    friend.send(owner.contact, 5, b"last")
+    house.wait_until(lambda: len(owner.heard()) == 6)
+    owner.transport.link(friend.contact).acknowledge()
+    traffic = friend.transport.link(owner.contact).traffic()
+    assert traffic.delivered_bytes >= traffic.sent_bytes > 0

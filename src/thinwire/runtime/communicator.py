@@ -57,6 +57,14 @@ class Communicator:
         """What the links to the other ranks have counted since they were made, by rank; for all groups together."""
         return self._group.traffic()
 
+    def acknowledge(self) -> None:
+        """Let the other ranks' kernels know now what has come from them, because this rank sends nothing for a while.
+
+        A kernel waits up to 40 ms for something to send an acknowledgement along with, and for so long the sender's
+        counts the link as busy: see ``unacknowledged_s`` of ``Traffic``.
+        """
+        self._group.acknowledge()
+
     def wire(self) -> WireEstimate:
         """What this process's traffic to and from all peers together has taught so far of the wire they share.
 

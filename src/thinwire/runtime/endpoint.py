@@ -182,6 +182,11 @@ class Endpoint:
         """What each link has counted until now: by endpoint id."""
         return {peer: link.traffic() for peer, link in list(self._links.items())}
 
+    def acknowledge(self) -> None:
+        """Let the peers' kernels know now what has come from them."""
+        for link in list(self._links.values()):
+            link.acknowledge()
+
     def wire(self) -> WireEstimate:
         """What traffic has taught of this process's wire, all peers together."""
         return self._watch.wire()
@@ -494,6 +499,9 @@ class DeadLink:
 
     def traffic(self) -> Traffic:
         return Traffic()
+
+    def acknowledge(self) -> None:
+        pass
 
     def statistics(self) -> LinkStatistics:
         return LinkStatistics(

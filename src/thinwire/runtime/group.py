@@ -441,6 +441,10 @@ class Group:
         found = self._endpoint.traffic()
         return {rank: found[peer] for peer, rank in self._rank_of.items() if peer in found}
 
+    def acknowledge(self) -> None:
+        """Let the other ranks' kernels know now what has come from them."""
+        self._endpoint.acknowledge()
+
     def wire(self) -> WireEstimate:
         """What is known of this process's wire."""
         return self._endpoint.wire()

@@ -165,7 +165,8 @@ class GradientLink:
             self._control, self._priced_as(shapes), settings.budget, self._clock
         )
         self._forms |= {rung.name: rung for rung in rungs}
-        self._meter, self._wire_meter = Meter(speed.latency_s), WireMeter(speed.latency_s)
+        self._meter = Meter(speed.latency_s)
+        self._wire_meter = WireMeter(speed.latency_s, speed.bandwidth_bytes_per_s)
         self._autopilot = Autopilot(
             rungs, target=settings.target, latency_s=speed.latency_s, codec_contention=codec_contention
         )
@@ -202,6 +203,8 @@ class GradientLink:
         def arrived(done: Future[Any]) -> Tensor:
             self._meter.end_transfer(transfer, self._clock.now_s())
             value: list[Tensor] = done.value()
+            if self._autopilot is not None:
+                self._control.acknowledge()  # or the wire meters of the others count the waiting for it
             return value[0]
 
         return future.then(arrived)

@@ -4,13 +4,18 @@ A bucket may be late because the wire is slow, because a codec is, or because an
 first of these can be helped by sending less, and only the kernel can tell it from the others: it acknowledges what
 arrived without waiting for any process. It tells two things of each link:
 
-- how many bytes were acknowledged in a step, and how long any were not yet. Their quotient is what the wire carried,
-  unless a sender was held up between two pieces while the first was on its way: then the wire may be faster. So the
-  best of several steps counts.
+- how many bytes were acknowledged in a step, and how long any were not yet. Their quotient is what the wire carries at
+  least. It carries more where a sender was held up between two pieces, or an acknowledgement was waited for; but in the
+  best of several steps such things take ``_BESIDE_S`` and a few latencies at most. So the wire carries no more than the
+  bytes over the time without these.
 - the pace at which the last bytes were delivered, where more was waiting to leave. If the wire is what limits, it is
   never far above that quotient. If processes are, it is, again and again: by ten or a hundred times. A shaper lets
   a burst pass now and then, so it takes a quarter of the paces to say that the wire is not the limit; and then their
   median is what it carries at least. Where there is a pace and it is not beyond, the wire was the limit.
+
+What was believed before stays, as long as it lies between the two bounds. So steps that send much say within a few per
+cent how fast the wire is, and those that send little do not make it slower: 115 KB at 100 Mbit/s are 9 ms, and may well
+take 20.
 
 So a wire is believed to have become slower at once where it was the limit, and otherwise only if nothing better was
 seen for longer.
@@ -24,7 +29,7 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from thinwire.forecast import Traffic
@@ -33,6 +38,11 @@ MEMORY_S, LONG_MEMORY_S = 1.0, 4.0  # of steps, where the wire was the limit, an
 ENOUGH_S = 0.3  # of waiting for the wire in one step, beside which the steps before say nothing
 _LEAST_BYTES = 16 << 10  # in a step, on all links: less says nothing
 _TICK_S = 0.004  # of the kernel's clock for the time in which something was on its way
+_BEST_OF, _SEVERAL = (
+    2,
+    3,
+)  # steps that tell how fast the wire is at least, and that can tell that it is slower
+_BESIDE_S, _LATENCIES_BESIDE = 0.008, 4  # of that time not on the wire, at most, in the best of several steps
 _BEYOND = 2.0  # times what the links carried together: a pace of one link that this wire would not allow
 _SHARE_BEYOND = 0.25
 _NUM_PACES = 5  # of a link, without which some that are beyond and some that are not decide nothing
@@ -63,6 +73,7 @@ class WireMeter:
 
     Args:
         latency_s: of a collective of no size, in which nothing is wrong with the bandwidth.
+        bytes_per_s: what is believed of the wire before anything was sent; 0: nothing.
 
     Attributes:
         is_counted: whether there is a kernel that counts.
@@ -74,11 +85,11 @@ class WireMeter:
     2000000.0
     """
 
-    def __init__(self, latency_s: float) -> None:
+    def __init__(self, latency_s: float, bytes_per_s: float = 0.0) -> None:
         self._latency_s = latency_s
         self._before: Mapping[int, Traffic] = {}
         self._steps: deque[_Step] = deque()
-        self._bytes_per_s = 0.0
+        self._bytes_per_s = bytes_per_s
         self.is_counted = False
 
     @property
@@ -110,29 +121,56 @@ class WireMeter:
         if self._is_limit(recent[-1]) and recent[-1].longest_s >= ENOUGH_S:
             recent = recent[-1:]
         steps = recent if any(map(self._is_limit, recent)) else list(self._steps)
-        carried = max(self._rate(step, {}) for step in steps)
+        paces = self._paces(steps)
+        if paces is None:
+            return  # wait and see
+        best = sorted(steps, key=lambda step: _rate([step], self._latency_s, paces))[-_BEST_OF:]
+        if not self._bytes_per_s:
+            self._bytes_per_s = _rate(best[-1:], self._latency_s, paces)
+            return
+        believed = self._bytes_per_s
+        if len(steps) >= _SEVERAL or steps[-1].longest_s >= ENOUGH_S:
+            beside_s = _BESIDE_S + _LATENCIES_BESIDE * self._latency_s
+            believed = min(believed, max(_rate([step], beside_s, paces) for step in steps))
+        self._bytes_per_s = max(believed, _rate(best, -_TICK_S / len(best), paces))
+
+    def _paces(self, steps: Sequence[_Step]) -> dict[int, float] | None:
+        """What the links carry at least of which the wire is not the limit, by peer; None where that is open."""
+        carried = max(map(self._carried, steps))
         paces: dict[int, float] = {}
         for peer in steps[-1].passages:
             seen = [pace for step in steps if (pace := _pace(step, peer)) is not None]
             beyond = [pace for pace in seen if pace > _BEYOND * carried]
             if beyond and len(seen) < _NUM_PACES:
-                return  # wait and see
+                return None
             if beyond and len(beyond) >= _SHARE_BEYOND * len(seen):
                 paces[peer] = statistics.median(beyond)
-        self._bytes_per_s = max(self._rate(step, paces) for step in steps)
+        return paces
+
+    def _carried(self, step: _Step) -> float:
+        return _rate([step], self._latency_s, {})
 
     def _is_limit(self, step: _Step) -> bool:
         """Whether the wire was: bytes were waiting, and none went faster than all together."""
         paces = [pace for peer in step.passages if (pace := _pace(step, peer)) is not None]
-        return bool(paces) and max(paces) <= _BEYOND * self._rate(step, {})
+        return bool(paces) and max(paces) <= _BEYOND * self._carried(step)
 
-    def _rate(self, step: _Step, paces: Mapping[int, float]) -> float:
-        wire_s = 0.0
+
+def _rate(steps: Sequence[_Step], beside_s: float, paces: Mapping[int, float]) -> float:
+    """Of a wire that took each step as long as anything was on its way, but for ``beside_s``; or at these ``paces``.
+
+    Several steps together are less at the mercy of the kernel's ticks than one.
+    """
+    wire_s = 0.0
+    for step in steps:
+        longest_s = 0.0
         for peer, passage in step.passages.items():
-            busy_s = max(passage.busy_s - self._latency_s, _LEAST_OF_BUSY * passage.busy_s, _TICK_S)
+            busy_s = max(passage.busy_s - beside_s, _LEAST_OF_BUSY * passage.busy_s, _TICK_S / 2)
             paced_s = passage.num_bytes / paces[peer] if peer in paces else busy_s
-            wire_s = max(wire_s, min(busy_s, paced_s))
-        return sum(each.num_bytes for each in step.passages.values()) / max(wire_s, 1e-6)
+            longest_s = max(longest_s, min(busy_s, paced_s))
+        wire_s += longest_s
+    num_bytes = sum(each.num_bytes for step in steps for each in step.passages.values())
+    return num_bytes / max(wire_s, 1e-6)
 
 
 def _pace(step: _Step, peer: int) -> float | None:

@@ -77,6 +77,9 @@ class Link(Protocol):
     def traffic(self) -> Traffic:
         """What forecasts of the link are made from; what this transport cannot count stays 0 or None."""
 
+    def acknowledge(self) -> None:
+        """Nothing is about to be sent that could tell the peer what has come: let the transport tell it now."""
+
 
 class LinkStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Counters of one link since it was made, and when (seconds, the transport's clock) bytes last moved."""

@@ -141,6 +141,13 @@ class SocketLink:
             rtt_min_s=min((info.min_rtt_s for info in infos if info.min_rtt_s), default=None),
         )
 
+    def acknowledge(self) -> None:
+        """See ``thinwire.transport.base.Link.acknowledge``."""
+        with self.lock:
+            lanes = tuple(self._lanes)
+        for lane in lanes:
+            lane.acknowledge()
+
     # For the transport: how the link comes to be.
 
     def wants_connection(self) -> bool:

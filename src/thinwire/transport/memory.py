@@ -217,6 +217,9 @@ class MemoryLink:
         with self._lock:
             return self._traffic
 
+    def acknowledge(self) -> None:
+        """Nobody here waits for that."""
+
     def count_travel(self, num_bytes: int, travel_s: float, rtt_s: float) -> None:
         """For a carrier that knows: a frame of this size came in, after that time on its way."""
         with self._lock:
