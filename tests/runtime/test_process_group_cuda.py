@@ -1,4 +1,5 @@
-"""CUDA tensors: staged through the host, in order with the stream that is current in the call and in the wait."""
+"""CUDA tensors: staged through the host, in order with the stream that is current in the call and in the wait; or
+encoded where they are, in the same order."""
 
 from __future__ import annotations
 
@@ -6,7 +7,10 @@ import pytest
 import torch
 
 from tests.runtime.thread_ranks import groups_of, on_each
+from thinwire.codec.text import parse
+from thinwire.runtime.codec_memory import CodecMemory
 from thinwire.runtime.process_group import ThinwireProcessGroup
+from thinwire.runtime.torch_calls import Coded
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -71,3 +75,26 @@ def test_blocks_and_messages_and_layouts() -> None:
             [[0.0] * 4, [1.0] * 4, [1.0, 1.0]],
             [[0.0] * 4, [1.0] * 4, [0.0, 0.0]],
         ]
+
+
+@pytest.mark.parametrize("text", ["quantize(bits=4)", "quantize(bits=8)", "cast(to=bfloat16)"])
+def test_what_is_encoded_on_the_device_is_what_the_host_encodes(text: str) -> None:
+    pytest.importorskip("triton", reason="Triton is not installed")
+
+    def reduced(device: str) -> list[torch.Tensor]:
+        memories = [CodecMemory()["x"] for _ in range(2)]
+
+        def work(group: ThinwireProcessGroup) -> torch.Tensor:
+            results = []
+            for step in range(3):
+                generator = torch.Generator().manual_seed(10 * step + group.rank())
+                tensor = torch.randn(SIZE, generator=generator).to(device)
+                group.allreduce([tensor], coded=Coded(parse(text), memories[group.rank()])).wait()
+                results.append((tensor + 0).cpu())
+            return torch.stack([*results, torch.from_numpy(memories[group.rank()].residual)])
+
+        with groups_of(2) as (groups, _):
+            return on_each(groups, work)  # type: ignore[return-value]
+
+    for on_device, on_host in zip(reduced("cuda"), reduced("cpu"), strict=True):
+        assert torch.equal(on_device, on_host)

@@ -94,7 +94,8 @@ class Quantize(Codec):
         return by_default if self.levels is None else self.levels == "uniform"
 
     @property
-    def _rule(self) -> int:
+    def rule(self) -> int:
+        """Which of the four of ``kernels.quantize_numpy`` gives a value its level, and a block its scale."""
         if self.rounding == "stochastic":
             return STOCHASTIC
         if self._is_uniform:
@@ -102,7 +103,8 @@ class Quantize(Codec):
         return UNBIASED if self.scale == "unbiased" else LEAST_SQUARES
 
     @property
-    def _table(self) -> Array:
+    def table(self) -> Array:
+        """The levels, ascending whole numbers."""
         return tables.uniform(self.bits) if self._is_uniform else tables.lloyd_max(self.bits)
 
     def payload_bound(self, shape: Shape) -> int:
@@ -117,7 +119,7 @@ class Quantize(Codec):
         if (
             self.scale == "unbiased"
         ):  # the squared cosine of x and q is at least their least mean over their largest
-            least, largest = self._table[len(self._table) // 2], self._table[-1]
+            least, largest = self.table[len(self.table) // 2], self.table[-1]
             return sqrt(width * float(largest) / float(least))
         return sqrt(1 + 0.25 / units_of(self.block) ** 2) + 1e-5
 
@@ -148,9 +150,9 @@ class Quantize(Codec):
                 residual[part],
                 block,
                 bits,
-                self._rule,
+                self.rule,
                 units,
-                self._table,
+                self.table,
                 tables.limits(bits, units),
                 tables.words(bits, PLACE_SHIFT),
                 cells,
@@ -184,7 +186,7 @@ class Quantize(Codec):
                 block,
                 bits,
                 self._is_uniform,
-                self._table,
+                self.table,
                 is_added,
                 flat[first * block : last * block],
             )

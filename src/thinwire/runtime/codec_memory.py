@@ -16,6 +16,7 @@ import numpy as np
 
 from thinwire.codec.base import Array, Codec, Floats, Shape, State
 from thinwire.errors import UsageError
+from thinwire.runtime.device_array import DeviceArray
 
 
 class CodecMemory:
@@ -73,31 +74,56 @@ class TensorMemory:
     Attributes:
         name: for messages.
         num_calls: operations that used it.
-        residual: what this rank owes to the sum, element by element; empty before the first operation that may leave
-            something out.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.num_calls = 0
-        self.residual: Floats = np.zeros(0, np.float32)
+        self._residual: Floats | DeviceArray = np.zeros(0, np.float32)
         self._codec = ""
         self._states: dict[tuple[int, Shape], State] = {}
         self._in_use = threading.Lock()
 
+    @property
+    def residual(self) -> Floats:
+        """What this rank owes to the sum, element by element; empty before the first operation that may leave
+        something out. It comes to the host if an operation on a device left it there.
+
+        Raises:
+            UsageError: it lies on a device, and an operation that has not ended uses it there.
+        """
+        if isinstance(self._residual, DeviceArray):
+            self.refuse_if_used("brought to the host")
+            self._residual = self._residual.on_host()
+        return self._residual
+
+    @residual.setter
+    def residual(self, residual: Floats) -> None:
+        self._residual = residual
+
+    def residual_beside(self, array: DeviceArray | None) -> Floats | DeviceArray:
+        """What is owed, for the operation that uses the memory now: on the device of ``array``, else on the host."""
+        owed = self._residual
+        if isinstance(owed, DeviceArray) and (array is None or array.device != owed.device):
+            owed = owed.on_host()
+        if array is not None and not isinstance(owed, DeviceArray):
+            owed = array.of(owed)
+        self._residual = owed
+        return owed
+
     def begin(self, codec: Codec, num_elements: int) -> int:
         """An operation with ``codec`` uses the memory from now on; returns how many did before."""
-        if self.residual.size not in (0, num_elements):
+        if self._residual.size not in (0, num_elements):
             raise UsageError(
-                f"the memory {self.name!r} is of a tensor of {self.residual.size} elements, not of {num_elements}: "
+                f"the memory {self.name!r} is of a tensor of {self._residual.size} elements, not of {num_elements}: "
                 "give every tensor a memory of its own"
             )
         if not self._in_use.acquire(blocking=False):
             raise UsageError(
                 f"an operation that uses the memory {self.name!r} has not ended: wait for it before the next"
             )
-        if self.residual.size != num_elements and not codec.is_lossless and not codec.has_feedback:
-            self.residual = np.zeros(num_elements, np.float32)
+        if self._residual.size != num_elements and not codec.is_lossless and not codec.has_feedback:
+            self._residual = np.zeros(num_elements, np.float32)
         if self._codec != str(codec):
             self._codec = str(codec)
             self._states.clear()
@@ -115,7 +141,7 @@ class TensorMemory:
             UsageError: an operation that uses the memory has not ended.
         """
         self.refuse_if_used("emptied")
-        owed, self.residual = self.residual, np.zeros(0, np.float32)
+        owed, self._residual = self.residual, np.zeros(0, np.float32)
         return owed
 
     def state(self, codec: Codec, first_element: int, shape: Shape) -> State:

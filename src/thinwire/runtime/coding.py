@@ -19,6 +19,7 @@ import numpy as np
 
 from thinwire.codec.base import Codec, Floats
 from thinwire.runtime.codec_memory import TensorMemory
+from thinwire.runtime.device_array import DeviceArray
 
 TRIAL_SIZE = 64
 _SEED_LAYOUT = struct.Struct("<QQQ")
@@ -34,26 +35,36 @@ class Coding:
         rank: ours.
         number: of the operation in its group. With a memory the number of the call on that memory counts instead, so
             that a memory that was saved and restored goes on with the same bytes.
+        on_device: the tensor, if it lies on a device: then what is owed to it does so too.
 
     Raises:
         UsageError: the memory belongs to a tensor of another size, or to an operation that has not ended.
     """
 
     def __init__(
-        self, codec: Codec, memory: TensorMemory | None, num_elements: int, rank: int, number: int
+        self,
+        codec: Codec,
+        memory: TensorMemory | None,
+        num_elements: int,
+        rank: int,
+        number: int,
+        on_device: DeviceArray | None = None,
     ) -> None:
         self.codec = codec
         self._memory = memory
         self._rank = rank
         self._number = number if memory is None else memory.begin(codec, num_elements)
+        self._residual = None if memory is None else memory.residual_beside(on_device)
 
-    def encode(self, values: Floats, first_element: int, payload: memoryview) -> int:
+    def encode(self, values: Floats | DeviceArray, first_element: int, payload: memoryview) -> int:
         """Encode a segment into the front of ``payload``; returns how many bytes it took.
 
         Args:
             values: 1-D.
             first_element: the place of the first of them in the whole tensor.
         """
+        if isinstance(values, DeviceArray):  # its codecs draw nothing and have no state
+            return values.encode(self._owed_on_device(first_element, values.size), payload)
         codec, memory = self.codec, self._memory
         encoded = np.frombuffer(payload, np.uint8)
         seed = seed_of(self._rank, self._number, first_element)
@@ -61,7 +72,7 @@ class Coding:
             state = codec.initial_state(values.shape)
             return codec.encode_into(values, state, seed, encoded, state)
         state = memory.state(codec, first_element, values.shape)
-        residual = memory.residual[first_element : first_element + values.size]
+        residual = self._owed(first_element, values.size)
         if not residual.size:
             return codec.encode_into(values, state, seed, encoded, state)
         if codec.has_feedback:  # it takes over what was owed before it came
@@ -71,6 +82,16 @@ class Coding:
         num_bytes = codec.encode_with_residual(values, residual, state, seed, encoded, state)
         _forget_what_is_not_finite(residual)
         return num_bytes
+
+    def _owed(self, first_element: int, size: int) -> Floats:
+        assert isinstance(self._residual, np.ndarray)
+        return self._residual[first_element : first_element + size]
+
+    def _owed_on_device(self, first_element: int, size: int) -> DeviceArray | None:
+        if self._residual is None:
+            return None
+        assert isinstance(self._residual, DeviceArray)
+        return self._residual[first_element : first_element + size]
 
     def end(self) -> None:
         """The operation has ended: its memory is free for the next."""

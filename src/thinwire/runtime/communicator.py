@@ -18,9 +18,10 @@ from thinwire.collective.selection import Place
 from thinwire.errors import ThinwireError, UsageError
 from thinwire.forecast import LinkEstimate, Traffic, WireEstimate
 from thinwire.runtime.coding import compile_codec
+from thinwire.runtime.device_array import DeviceArray
 from thinwire.runtime.group import Group
 from thinwire.runtime.job import Job
-from thinwire.runtime.memory import Array
+from thinwire.runtime.memory import Array, Chunk
 from thinwire.runtime.operation import CallOptions
 from thinwire.runtime.plan import Call, Sizes
 from thinwire.runtime.reduction import DTYPES, DType, ReduceOp, scale
@@ -75,7 +76,7 @@ class Communicator:
 
     def all_reduce(
         self,
-        data: Array,
+        data: Chunk,
         op: ReduceOp,
         dtype: DType,
         *,
@@ -85,9 +86,11 @@ class Communicator:
     ) -> Job:
         """Every rank's ``data`` becomes the reduction of all ranks' ``data``, the same bytes everywhere.
 
-        With ``options.codec`` what travels is encoded: each contribution once, each sum once.
+        With ``options.codec`` what travels is encoded: each contribution once, each sum once; on the device, if
+        ``data`` lies there.
         """
         if premultiply is not None:
+            assert not isinstance(data, DeviceArray), "multiplied on the host"
             scale(data, premultiply, dtype)
         return self._in_place(CollectiveKind.ALL_REDUCE, data, dtype, 0, options, op, average)
 
@@ -247,7 +250,7 @@ class Communicator:
     def _in_place(
         self,
         kind: CollectiveKind,
-        data: Array,
+        data: Chunk,
         dtype: DType,
         root: int,
         options: CallOptions,

@@ -7,7 +7,7 @@ caller. ``begin`` blocks a thread of ours until the copy out has arrived; ``fini
 The pinned memory is torch's: its caching allocator reuses a block only when the copies from and to it are done,
 as it does for the tensors' own memory once ``record_stream`` has told it of the side streams.
 
-Not here: GPU-to-GPU transfers, which never touch the host, and codecs on the device.
+Not here: GPU-to-GPU transfers, which never touch the host, and codecs on the device (``device_staging``).
 """
 
 from __future__ import annotations

@@ -27,11 +27,12 @@ from thinwire.errors import (
 )
 from thinwire.forecast import LinkEstimate, Traffic, WireEstimate
 from thinwire.runtime.coding import Coding
+from thinwire.runtime.device_array import DeviceArray
 from thinwire.runtime.failure import MISMATCH_GRACE_S, FailReport, Mismatch
 from thinwire.runtime.flight import Flight, Wires
 from thinwire.runtime.inbox import eager_cost
 from thinwire.runtime.job import Job
-from thinwire.runtime.memory import Array
+from thinwire.runtime.memory import Array, Chunk
 from thinwire.runtime.operation import CallOptions, Operation
 from thinwire.runtime.plan import Call, Plan, plan_for
 from thinwire.runtime.reduction import DType
@@ -81,7 +82,7 @@ class Group:
 
     # Submitting -----------------------------------------------------------------------------------------------
 
-    def submit(self, call: Call, chunks: Mapping[Buffer, Sequence[Array]], options: CallOptions) -> Job:
+    def submit(self, call: Call, chunks: Mapping[Buffer, Sequence[Chunk]], options: CallOptions) -> Job:
         """Run a collective. Raises UsageError if there is no way to do what the call asks for."""
         plan = plan_for(call)
         return self._start(plan, chunks, self, self.group, Job(plan.description), options)
@@ -144,7 +145,7 @@ class Group:
     def _start(
         self,
         plan: Plan,
-        chunks: Mapping[Buffer, Sequence[Array]],
+        chunks: Mapping[Buffer, Sequence[Chunk]],
         wires: Wires,
         group: int,
         job: Job,
@@ -158,20 +159,22 @@ class Group:
     def _enlist(
         self,
         plan: Plan,
-        chunks: Mapping[Buffer, Sequence[Array]],
+        chunks: Mapping[Buffer, Sequence[Chunk]],
         wires: Wires,
         group: int,
         job: Job,
         options: CallOptions,
     ) -> None:
         """Give the call its number. The lock is held, so that numbers follow the order of the calls."""
-        if Buffer.DATA in chunks:
-            chunks = {Buffer.DATA: plan.split(chunks[Buffer.DATA][0])}
+        data = chunks[Buffer.DATA][0] if Buffer.DATA in chunks else None
+        if data is not None:
+            chunks = {Buffer.DATA: plan.split(data)}
         number = self._next_number.get(group, 0)
         coding = None
         if plan.call.codec is not None:
-            memory = options.memory
-            coding = Coding(plan.call.codec, memory, plan.num_elements, self.rank, number)
+            on_device = data if isinstance(data, DeviceArray) else None
+            memory, codec = options.memory, plan.call.codec
+            coding = Coding(codec, memory, plan.num_elements, self.rank, number, on_device)
         self._next_number[group] = number + 1
         self._remember(group, number, plan)
         operation = self._operations[group, number] = Operation(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from thinwire.collective.schedule import Buffer, OpKind
 from thinwire.runtime.coding import Coding
+from thinwire.runtime.device_array import DeviceArray
 from thinwire.runtime.lowering import Piece, Segment, pooled_bytes
 from thinwire.runtime.reduction import (
     DTYPES,
@@ -29,6 +30,7 @@ from thinwire.runtime.reduction import (
 )
 
 Array = NDArray[Any]
+Chunk = Array | DeviceArray  # the latter in sums that are encoded on a device
 
 
 class Arithmetic(NamedTuple):
@@ -69,7 +71,8 @@ class Memory:
     """The chunks of one tile on one rank.
 
     Args:
-        chunks: for each buffer its chunks, 1-D contiguous arrays (ACCUMULATOR in the accumulation dtype).
+        chunks: for each buffer its chunks, 1-D contiguous arrays (ACCUMULATOR in the accumulation dtype). All or none
+            lie on a device.
         arithmetic: how to reduce, widen and narrow elements of this type; None for collectives that only move data.
         borrowed: what of it belongs to the pool.
         coded: how to encode and decode, for collectives that do.
@@ -79,7 +82,7 @@ class Memory:
 
     def __init__(
         self,
-        chunks: Mapping[Buffer, Sequence[Array]],
+        chunks: Mapping[Buffer, Sequence[Chunk]],
         itemsize: int,
         arithmetic: Arithmetic | None,
         borrowed: Sequence[memoryview] = (),
@@ -115,6 +118,11 @@ class Memory:
     def apply_local(self, segment: Segment) -> None:
         """A COPY or a REDUCE."""
         for source, target in zip(segment.source, segment.target, strict=True):
+            on_device, from_device = self._chunk(target), self._chunk(source)
+            if isinstance(on_device, DeviceArray) and isinstance(from_device, DeviceArray):
+                assert segment.kind is OpKind.COPY, segment  # what is reduced there is decoded
+                on_device.copy(from_device)
+                continue
             into, what = self._array(target), self._array(source)
             wide_source, wide_target = (piece.buffer is Buffer.ACCUMULATOR for piece in (source, target))
             if segment.kind is OpKind.COPY and wide_source == wide_target:
@@ -136,7 +144,8 @@ class Memory:
         if piece.begin == piece.end:
             return 0
         assert self._coded is not None
-        values = self._as_float32(self._array(piece), self._coded.dtype)
+        found = self._chunk(piece)
+        values = found if isinstance(found, DeviceArray) else self._as_float32(found, self._coded.dtype)
         first_element = self._coded.first_elements[piece.buffer, piece.chunk] + piece.begin
         return self._coded.coding.encode(values, first_element, payload)
 
@@ -150,7 +159,11 @@ class Memory:
         if piece.begin == piece.end:
             return
         assert self._coded is not None
-        target, dtype = self._array(piece), self._coded.dtype
+        target, dtype = self._chunk(piece), self._coded.dtype
+        divisor = self._arithmetic.divisor if self._arithmetic is not None else 1
+        if isinstance(target, DeviceArray):
+            target.decode(payload, is_added=segment.reduce, divisor=divisor)
+            return
         values = self._as_float32(target, dtype)
         codec = self._coded.coding.codec
         encoded = np.frombuffer(payload, np.uint8)
@@ -158,8 +171,8 @@ class Memory:
             codec.add_decoded(encoded, values)
         else:
             codec.decode_into(encoded, values)
-            if self._arithmetic is not None and self._arithmetic.divisor != 1:
-                divide(values, self._arithmetic.divisor, DTYPES["float32"])
+            if divisor != 1:
+                divide(values, divisor, DTYPES["float32"])
         if values is not target:
             narrow(target, values, dtype)
 
@@ -177,8 +190,13 @@ class Memory:
             widen(values, array, dtype)
         return values
 
-    def _array(self, piece: Piece) -> Array:
+    def _chunk(self, piece: Piece) -> Chunk:
         return self._chunks[piece.buffer][piece.chunk][piece.begin : piece.end]
+
+    def _array(self, piece: Piece) -> Array:
+        found = self._chunk(piece)
+        assert not isinstance(found, DeviceArray), piece
+        return found
 
 
 class BufferPool:

@@ -14,10 +14,11 @@ from thinwire.codec.base import Codec
 from thinwire.collective.schedule import Buffer
 from thinwire.runtime.codec_memory import TensorMemory
 from thinwire.runtime.coding import Coding
+from thinwire.runtime.device_array import DeviceArray
 from thinwire.runtime.failure import QUESTION_AFTER_S
 from thinwire.runtime.flight import Flight, Wires
 from thinwire.runtime.job import Job
-from thinwire.runtime.memory import Array
+from thinwire.runtime.memory import Chunk
 from thinwire.runtime.plan import Plan
 from thinwire.runtime.reduction import divide
 
@@ -62,7 +63,7 @@ class Operation:
     def __init__(
         self,
         plan: Plan,
-        chunks: Mapping[Buffer, Sequence[Array]],
+        chunks: Mapping[Buffer, Sequence[Chunk]],
         wires: Wires,
         *,
         group: int,
@@ -107,6 +108,7 @@ class Operation:
         """The last touch on a tile whose segments have all completed: an average is divided here."""
         if self.plan.divides_result and self.plan.result is not None:
             for array in self.plan.tile_of(self.chunks[self.plan.result], tile):
+                assert not isinstance(array, DeviceArray), self.plan  # what is decoded there is divided there
                 divide(array, self.plan.call.num_ranks, self.plan.call.dtype)
 
     def ranks_waited_for(self) -> list[int]:

@@ -33,8 +33,9 @@ from thinwire.collective.schedule import (
 )
 from thinwire.collective.selection import Place, choose
 from thinwire.runtime.coding import Coding
+from thinwire.runtime.device_array import DeviceArray
 from thinwire.runtime.lowering import Grid, Lowered, grid_for, lower, only_answers
-from thinwire.runtime.memory import Arithmetic, Array, BufferPool, CodedTile, Memory
+from thinwire.runtime.memory import Arithmetic, BufferPool, Chunk, CodedTile, Memory
 from thinwire.runtime.reduction import DTYPES, DType, ReduceOp
 
 TILE_BYTES = 16 << 20
@@ -154,11 +155,11 @@ class Plan:
             or any(op.kind is OpKind.DECODE and not op.reduce for op in schedule.program(call.rank))
         )
 
-    def split(self, data: Array) -> list[Array]:
+    def split(self, data: Chunk) -> list[Chunk]:
         """The DATA chunks of an in-place collective, as views."""
         return [data[begin:end] for begin, end in self._data_bounds]
 
-    def tile_of(self, arrays: Sequence[Array], index: int) -> Sequence[Array]:
+    def tile_of(self, arrays: Sequence[Chunk], index: int) -> Sequence[Chunk]:
         """The slice of each array that belongs to one tile."""
         tiles = self.num_tiles
         if tiles == 1:
@@ -197,16 +198,20 @@ class Plan:
     def memory(
         self,
         index: int,
-        chunks: Mapping[Buffer, Sequence[Array]],
+        chunks: Mapping[Buffer, Sequence[Chunk]],
         pool: BufferPool,
         coding: Coding | None = None,
     ) -> Memory:
-        """The arrays of one tile: slices of the user's chunks, and scratch from the pool."""
-        own: dict[Buffer, Sequence[Array]] = {
+        """The arrays of one tile: slices of the user's chunks, and scratch from the pool, or on their device."""
+        own: dict[Buffer, Sequence[Chunk]] = {
             buffer: self.tile_of(arrays, index) for buffer, arrays in chunks.items()
         }
         borrowed = []
         for buffer, sizes, storage in self.tile(index).scratch:
+            like = own[Buffer.DATA][0] if Buffer.DATA in own else None
+            if isinstance(like, DeviceArray):
+                own[buffer] = [like.new(size) for size in sizes]
+                continue
             views = [pool.take(size * storage.itemsize) for size in sizes]
             own[buffer] = [np.frombuffer(view, storage) for view in views]
             borrowed += views

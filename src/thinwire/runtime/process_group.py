@@ -34,7 +34,7 @@ from thinwire.runtime.operation import CallOptions
 from thinwire.runtime.reduction import ReduceOp
 from thinwire.runtime.rendezvous import Meeting, job_secret, meet
 from thinwire.runtime.strand import Call, Strand
-from thinwire.runtime.torch_buffers import HostStaging, Staging, reducible_dtype_of, staging_for
+from thinwire.runtime.torch_buffers import HostStaging, Staging, reducible_dtype_of, staging_for_sum
 from thinwire.runtime.torch_calls import TorchCalls, TorchOptions
 from thinwire.runtime.work import Outputs, ThinwireWork
 from thinwire.trace.model import Argument
@@ -272,7 +272,7 @@ class ThinwireProcessGroup(TorchCalls, ProcessGroup):  # type: ignore[misc]  # t
         self, name: str, tensor: Tensor, options: CallOptions, *, average: bool = False
     ) -> ThinwireWork:
         """The sum of all ranks' tensors, or their average, in place, as a call on ``communicator(name)``."""
-        staging = staging_for("all_reduce", [tensor])
+        staging = staging_for_sum("all_reduce", [tensor], options.codec if self._size > 1 else None)
         data, dtype = staging.update(tensor), reducible_dtype_of("all_reduce", tensor.dtype)
         options = msgspec.structs.replace(options, timeout_s=self.options._timeout.total_seconds())
         strand = self._strand(name)

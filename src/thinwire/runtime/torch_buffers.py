@@ -3,7 +3,8 @@
 A *staging* belongs to one call. ``read``, ``write`` and ``update`` give an array for a tensor that the call reads,
 writes, or does both to; ``begin`` makes sure that what is read lies in the arrays; ``finish`` brings what was
 written back. A contiguous CPU tensor is its own array, with nothing to begin or to finish; any other dense CPU tensor
-goes through a temporary. ``cuda_staging`` has the same for CUDA tensors.
+goes through a temporary. ``cuda_staging`` has the same for CUDA tensors; ``device_staging`` leaves those where they
+are whose sum is encoded there.
 
 Not here: the order of these steps and the threads they run on (``strand``).
 """
@@ -18,14 +19,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from thinwire.codec.base import Codec
 from thinwire.errors import UsageError
+from thinwire.runtime.memory import Chunk
 from thinwire.runtime.reduction import DTYPES, Array, DType
 
 _BYTES = DTYPES["uint8"]
 
 
 class Staging(Protocol):
-    """How the tensors of one call get to the executor and back.
+    """The way of one call's tensors to the executor and back: the steps.
 
     Attributes:
         devices: where its tensors lie, for a torch future; empty for the CPU.
@@ -39,12 +42,6 @@ class Staging(Protocol):
     @property
     def needs_finish(self) -> bool: ...
 
-    def read(self, tensor: Tensor) -> Array: ...
-
-    def write(self, tensor: Tensor) -> Array: ...
-
-    def update(self, tensor: Tensor) -> Array: ...
-
     def begin(self) -> None:
         """Return when the arrays hold what was in the tensors when they were given. May block."""
 
@@ -56,6 +53,22 @@ class Staging(Protocol):
 
     def finished_stream(self) -> contextlib.AbstractContextManager[object]:
         """The stream on which the tensors are ready, as the current one."""
+
+
+class SumStaging(Staging, Protocol):
+    """That of a sum, which may be made where the tensors are."""
+
+    def update(self, tensor: Tensor) -> Chunk: ...
+
+
+class ArrayStaging(Staging, Protocol):
+    """That of any call, on the host."""
+
+    def read(self, tensor: Tensor) -> Array: ...
+
+    def write(self, tensor: Tensor) -> Array: ...
+
+    def update(self, tensor: Tensor) -> Array: ...
 
 
 class HostStaging:
@@ -103,7 +116,22 @@ class HostStaging:
         return array_of(temporary)
 
 
-def staging_for(name: str, tensors: Sequence[Tensor]) -> Staging:
+def staging_for_sum(name: str, tensors: Sequence[Tensor], codec: Codec | None) -> SumStaging:
+    """The staging for a call that sums up these tensors, encoded with ``codec`` if there is one.
+
+    Raises:
+        UsageError: as ``staging_for`` does.
+    """
+    if codec is not None and len({tensor.device for tensor in tensors if tensor.is_cuda}) == 1:
+        from thinwire.runtime.device_staging import device_staging_for
+
+        on_device = device_staging_for(tensors, codec)
+        if on_device is not None:
+            return on_device
+    return staging_for(name, tensors)
+
+
+def staging_for(name: str, tensors: Sequence[Tensor]) -> ArrayStaging:
     """The staging for a call named ``name`` on these tensors.
 
     Raises:

@@ -45,7 +45,15 @@ from thinwire.runtime.operation import CallOptions
 from thinwire.runtime.reduction import Array, DType, ReduceOp
 from thinwire.runtime.sparse import all_reduce_sparse
 from thinwire.runtime.strand import Call
-from thinwire.runtime.torch_buffers import HostStaging, Staging, dtype_of, reducible_dtype_of, staging_for
+from thinwire.runtime.torch_buffers import (
+    ArrayStaging,
+    HostStaging,
+    Staging,
+    dtype_of,
+    reducible_dtype_of,
+    staging_for,
+    staging_for_sum,
+)
 from thinwire.runtime.work import Outputs, ThinwireWork
 
 
@@ -56,6 +64,11 @@ class Reduction(NamedTuple):
     dtype: DType
     average: bool = False
     premultiply: float | None = None
+
+    @property
+    def is_plain_sum(self) -> bool:
+        """Whether it is a sum or an average of what is given."""
+        return self.op is ReduceOp.SUM and self.premultiply is None
 
     @classmethod
     def of(cls, name: str, op: TorchReduceOp, torch_dtype: torch.dtype) -> Reduction:
@@ -152,17 +165,19 @@ class TorchCalls:
     def _all_reduce(
         self, name: str, tensors: Sequence[Tensor], opts: AllreduceOptions, coded: Coded = EXACT
     ) -> ThinwireWork:
-        staging = staging_for(name, tensors)
+        reductions = [Reduction.of(name, opts.reduceOp, tensor.dtype) for tensor in tensors]
+        is_encoded_sum = self._size > 1 and all(each.is_plain_sum for each in reductions)
+        staging = staging_for_sum(name, tensors, coded.codec if is_encoded_sum else None)
 
-        def call_for(tensor: Tensor) -> Call:
+        def call_for(tensor: Tensor, reduction: Reduction) -> Call:
             data = staging.update(tensor)
-            op, dtype, average, premultiply = Reduction.of(name, opts.reduceOp, tensor.dtype)
+            op, dtype, average, premultiply = reduction
             options = coded.options(self._call_options(opts, tensor.shape))
             return lambda to: to.all_reduce(
                 data, op, dtype, average=average, premultiply=premultiply, options=options
             )
 
-        return self._launch(_each(list(map(call_for, tensors))), staging, list(tensors))
+        return self._launch(_each(list(map(call_for, tensors, reductions))), staging, list(tensors))
 
     def reduce(self, tensors: Sequence[Tensor] | Tensor, opts: ReduceOptions | None = None) -> ThinwireWork:
         """As in Gloo, the tensor of a rank other than the root holds nothing meaningful afterwards."""
@@ -226,7 +241,7 @@ class TorchCalls:
         name: str,
         input: Tensor,
         outputs: Sequence[Tensor],
-        staging: Staging,
+        staging: ArrayStaging,
         opts: AllgatherOptions | None,
     ) -> Call:
         _check_count(name, "outputs", len(outputs), self._size)
@@ -360,7 +375,7 @@ class TorchCalls:
         name: str,
         output: Tensor,
         sources: Sequence[Array],
-        staging: Staging,
+        staging: ArrayStaging,
         opts: ReduceScatterOptions | None,
         coded: Coded = EXACT,
     ) -> Call:
