@@ -38,10 +38,8 @@ MEMORY_S, LONG_MEMORY_S = 1.0, 4.0  # of steps, where the wire was the limit, an
 ENOUGH_S = 0.3  # of waiting for the wire in one step, beside which the steps before say nothing
 _LEAST_BYTES = 16 << 10  # in a step, on all links: less says nothing
 _TICK_S = 0.004  # of the kernel's clock for the time in which something was on its way
-_BEST_OF, _SEVERAL = (
-    2,
-    3,
-)  # steps that tell how fast the wire is at least, and that can tell that it is slower
+_BEST_OF = 2  # steps tell how fast the wire is at least
+_SEVERAL = 3  # and so many, that it is slower
 _BESIDE_S, _LATENCIES_BESIDE = 0.008, 4  # of that time not on the wire, at most, in the best of several steps
 _BEYOND = 2.0  # times what the links carried together: a pace of one link that this wire would not allow
 _SHARE_BEYOND = 0.25
