@@ -8,7 +8,8 @@ Four ranks train the same model from the same weights on the same batches, with 
 tenth of ``--steps`` and falls to zero, so that the quality at the end means something. What a way computes depends on
 the network only if it adapts: the autopilot is trained to the end everywhere, the others over unlimited links, and
 where they are not, ``--short-steps`` or ``--short-seconds`` of it tell the step time. "Infinite" is the exact job over
-links without a limit, measured before, between and after the ways of one network. Bytes are those that rank 0's
+links without a limit, measured before, between and after the ways of one network. In ``loopback`` the ranks are
+processes of one host, in the other networks each has a host of its own. Bytes are those that rank 0's
 interface sent, headers included.
 
 ``--missing`` goes on where an earlier call ended, and measures again what other programs disturbed. torchft and

@@ -20,7 +20,10 @@ from thinwire.lab import Lab, Scenario, run_everywhere
 
 ROOT = Path(__file__).resolve().parents[2]
 UNLIMITED = Scenario(summary="Four machines, links without a limit", hosts=4)
-NETWORKS = ("unlimited", "lan-1g", "office-100m", "ten-megabit", "fading")
+ONE_HOST = Scenario(summary="One machine, whose ranks are its processes", hosts=1)
+MADE_HERE = {"loopback": ONE_HOST, "unlimited": UNLIMITED}
+NETWORKS = ("loopback", "unlimited", "lan-1g", "office-100m", "ten-megabit", "fading")
+WORKER = "benchmarks.autopilot.worker"
 ADAPTIVE, EXACT = "thinwire auto", "thinwire exact"
 NEVER_WHOLE = (
     "thinwire.DataParallel",
@@ -44,32 +47,38 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     short_steps: int = 40
     short_s: float = 25.0
     peers_python: str = sys.executable
-    num_hosts: int = 4
+    num_ranks: int = 4
 
 
 def is_whole(way: str, network: str) -> bool:
     """Whether a way is trained to the end there: where its quality is not known from elsewhere.
 
     What a way computes depends on the network only if it adapts. The others are trained to the end over unlimited
-    links, and of those that are exact only one. Meeting costs hivemind seconds a step in any network.
+    links, and of those that are exact only one. Meeting costs hivemind seconds a step in any network. Within one host
+    sums are added up in another order, so what is exact there is trained there too.
     """
+    if network == "loopback":
+        return way in (ADAPTIVE, EXACT)
     return way == ADAPTIVE or (network == "unlimited" and way not in NEVER_WHOLE)
 
 
 def ways_of(ways: Sequence[str], network: str, *, is_first_seed: bool) -> list[str]:
     """Those that have something to tell there: more seeds tell the spread of quality; hivemind is slow anywhere."""
+    if network == "loopback" and not is_first_seed:
+        return []
     if is_first_seed:
         return [way for way in ways if way != "hivemind" or network == "unlimited"]
     return [way for way in ways if way in (ADAPTIVE, EXACT) and is_whole(way, network)]
 
 
 def part(order: Order, model: str, network: str, ways: Sequence[str], seed: int) -> Iterator[Run]:
-    """These ways in turn, with infinite before, between and after them."""
+    """These ways in turn, with infinite before, between and after them: within the host, if they are."""
     infinite: list[Run] = []
     runs: list[Run] = []
 
     def measure_infinite() -> None:
-        run = one(order, model, "unlimited", EXACT, seed, is_short=True)
+        links = network if network == "loopback" else "unlimited"
+        run = one(order, model, links, EXACT, seed, is_short=True)
         if run.failure:
             raise SystemExit(run.failure)
         infinite.append(run)
@@ -97,9 +106,11 @@ def one(order: Order, model: str, network: str, way: str, seed: int, *, is_short
     asked["seconds"] = order.short_s if is_short else order.whole_s
     disturbance = Disturbance()
     heard = Listener(f"{model}, {network}, {way}, seed {seed}")
-    with Lab(UNLIMITED if network == "unlimited" else network, num_hosts=order.num_hosts) as lab:
+    scenario = MADE_HERE.get(network, network)
+    with Lab(scenario, num_hosts=1 if scenario is ONE_HOST else order.num_ranks) as lab:
         asked["lab_began_s"] = time.monotonic()
-        command = [python, "-m", "benchmarks.autopilot.worker", json.dumps(asked)]
+        launch = ["-m", "torch.distributed.run", f"--nproc-per-node={order.num_ranks}"]
+        command = [python, *(launch if scenario is ONE_HOST else ()), "-m", WORKER, json.dumps(asked)]
         environment = {"PYTHONPATH": str(ROOT)}
         statuses = run_everywhere(lab.record, command, env=environment, stdout=heard, stderr=heard.complaints)
     failure = "" if heard.answer else heard.why_failed(statuses)

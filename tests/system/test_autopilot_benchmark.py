@@ -17,7 +17,7 @@ pytestmark = pytest.mark.system
 
 
 def test_a_training_ends_in_a_table_and_a_picture(tmp_path: Path) -> None:
-    order = Order(num_steps=6, num_hosts=2)
+    order = Order(num_steps=6, num_ranks=2)
     try:
         run = one(order, "text", "lan-1g", "thinwire auto", seed=0, is_short=False)
     except UsageError as error:
