@@ -72,6 +72,14 @@ def test_where_cores_make_everybody_late_the_pace_tells_how_fast_the_wire_is() -
     assert found[-1] > 2e9
 
 
+def test_a_guess_alone_is_not_told_where_the_wire_may_be_faster() -> None:
+    """As in the lab without limits, where the group's speed at the start was that of busy cores."""
+    links = Links(WireMeter(0.0, guess_bytes_per_s=120e6))
+    found = [links.step(3_300_000, 0.08, pace) for pace in (900e6, 50e6, 4000e6, 2000e6, 70e6, 1500e6)]
+    assert found[:3] == [0.0] * 3
+    assert found[-1] > 2e9
+
+
 def test_one_burst_that_a_shaper_let_pass_is_no_fast_wire() -> None:
     links = Links(WireMeter(0.0))
     found = [links.step(400_000, 0.1, pace) for pace in (4e6, 3.9e6, 2000e6, 4.1e6, 3.8e6, 3.9e6)]
@@ -109,7 +117,7 @@ def test_small_transfers_that_now_and_then_wait_for_an_acknowledgement_leave_the
 ) -> None:
     """As in the lab with factors of 4 and 16 columns: up to 70 ms more than the bytes take, in ticks of 4 ms."""
     rate, generator = mbit * 1e6 / 8, np.random.default_rng(0)
-    links = Links(WireMeter(0.001, bytes_per_s=0.96 * rate))
+    links = Links(WireMeter(0.001, guess_bytes_per_s=0.96 * rate))
     num_bytes = 20_400 if mbit < 10 else 71_600
     found = []
     for _ in range(200):
@@ -122,12 +130,12 @@ def test_small_transfers_that_now_and_then_wait_for_an_acknowledgement_leave_the
 
 
 def test_what_was_believed_before_gives_way_to_transfers_that_take_long() -> None:
-    links = Links(WireMeter(0.001, bytes_per_s=12e6))
+    links = Links(WireMeter(0.001, guess_bytes_per_s=12e6))
     assert links.step(800_000, 0.4, 2e6) == pytest.approx(6e6, rel=0.04)
 
 
 def test_what_was_believed_before_gives_way_to_more_than_it_allows() -> None:
-    links = Links(WireMeter(0.001, bytes_per_s=1e6))
+    links = Links(WireMeter(0.001, guess_bytes_per_s=1e6))
     assert links.step(400_000, 0.2, 2e6) == pytest.approx(6e6, rel=0.03)
 
 

@@ -71,7 +71,8 @@ class WireMeter:
 
     Args:
         latency_s: of a collective of no size, in which nothing is wrong with the bandwidth.
-        bytes_per_s: what is believed of the wire before anything was sent; 0: nothing.
+        guess_bytes_per_s: what to believe of the wire where the first steps leave it open; 0: nothing. A guess alone is
+            no ground for a plan: it may tell of busy cores.
 
     Attributes:
         is_counted: whether there is a kernel that counts.
@@ -83,11 +84,12 @@ class WireMeter:
     2000000.0
     """
 
-    def __init__(self, latency_s: float, bytes_per_s: float = 0.0) -> None:
+    def __init__(self, latency_s: float, guess_bytes_per_s: float = 0.0) -> None:
         self._latency_s = latency_s
         self._before: Mapping[int, Traffic] = {}
         self._steps: deque[_Step] = deque()
-        self._bytes_per_s = bytes_per_s
+        self._guess_bytes_per_s = guess_bytes_per_s
+        self._bytes_per_s = 0.0
         self.is_counted = False
 
     @property
@@ -123,10 +125,10 @@ class WireMeter:
         if paces is None:
             return  # wait and see
         best = sorted(steps, key=lambda step: _rate([step], self._latency_s, paces))[-_BEST_OF:]
-        if not self._bytes_per_s:
+        believed = self._bytes_per_s or self._guess_bytes_per_s
+        if not believed:
             self._bytes_per_s = _rate(best[-1:], self._latency_s, paces)
             return
-        believed = self._bytes_per_s
         if len(steps) >= _SEVERAL or steps[-1].longest_s >= ENOUGH_S:
             beside_s = _BESIDE_S + _LATENCIES_BESIDE * self._latency_s
             believed = min(believed, max(_rate([step], beside_s, paces) for step in steps))
