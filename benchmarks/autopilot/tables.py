@@ -30,7 +30,7 @@ GOALS = {
 def tables(results: Results) -> Iterator[str]:
     """Markdown, line by line."""
     yield f"Four ranks on {results.surroundings}, {results.surroundings.day}.\n"
-    if not all(run.is_quiet for run in results.runs):
+    if not all(run.is_quiet or run.failure for run in results.runs):
         yield "**The machine was not quiet, which flatters slow ways: to be measured again with `--missing`.**\n"
     for model, title in TITLES.items():
         runs = [run for run in results.runs if run.model == model]
@@ -49,13 +49,14 @@ def _step_times(runs: Sequence[Run]) -> Iterator[str]:
     """Ways by networks."""
     infinite = {each for run in runs for each in run.infinite}
     medians_s = sorted(each.median_s for each in infinite)
+    disturbed = [run.disturbed for run in runs if not run.failure]
     networks = [network for network in NETWORKS if any(run.network == network for run in runs)]
     yield (
         f"Step time against infinite ({format_seconds(statistics.median(medians_s))}; from "
         f"{format_seconds(medians_s[0])} to {format_seconds(medians_s[-1])} in {len(medians_s)} runs): the "
         f"median of the second half of the steps, and in brackets the mean of all but the first {FIRST_STEPS}. "
-        f"Other programs took up to {max(run.disturbed for run in runs):.0%} of the cores meanwhile, on the mean "
-        f"{_mean([run.disturbed for run in runs]):.0%}.\n"
+        f"Other programs took up to {max(disturbed, default=0):.0%} of the cores meanwhile, on the mean "
+        f"{_mean(disturbed or [0]):.0%}.\n"
     )
     yield f"| way | {' | '.join(f'`{each}`' for each in networks)} |"
     yield f"| --- |{' ---: |' * len(networks)}"
