@@ -50,6 +50,11 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     num_ranks: int = 4
 
 
+def exact_in(network: str) -> str:
+    """The network without a limit whose exact training a network is held against: its ranks have as many hosts."""
+    return network if network == "loopback" else "unlimited"
+
+
 def is_whole(way: str, network: str) -> bool:
     """Whether a way is trained to the end there: where its quality is not known from elsewhere.
 
@@ -77,8 +82,7 @@ def part(order: Order, model: str, network: str, ways: Sequence[str], seed: int)
     runs: list[Run] = []
 
     def measure_infinite() -> None:
-        links = network if network == "loopback" else "unlimited"
-        run = one(order, model, links, EXACT, seed, is_short=True)
+        run = one(order, model, exact_in(network), EXACT, seed, is_short=True)
         if run.failure:
             raise SystemExit(run.failure)
         infinite.append(run)

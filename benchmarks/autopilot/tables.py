@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from benchmarks.autopilot.measure import ADAPTIVE, EXACT, NETWORKS
+from benchmarks.autopilot.measure import ADAPTIVE, EXACT, NETWORKS, exact_in
 from benchmarks.autopilot.models import Quality
 from benchmarks.autopilot.runs import FIRST_STEPS, Results, Run
 from benchmarks.autopilot.ways import WAYS
@@ -103,10 +103,8 @@ def _qualities(runs: Sequence[Run]) -> Iterator[str]:
             qualities = {run.seed: run.quality for run in same if run.quality}
             if not qualities:
                 continue
-            base = network if network == "loopback" else "unlimited"
-            away = _away(
-                [(qualities[seed], exact[base, seed]) for seed in sorted(qualities) if (base, seed) in exact]
-            )
+            same_seeds = {seed: exact.get((exact_in(network), seed)) for seed in sorted(qualities)}
+            away = _away([(qualities[seed], base) for seed, base in same_seeds.items() if base])
             judged = _judged(network, away, spread) if way == ADAPTIVE and away else ""
             yield (
                 f"| {f'{way}, `{network}`' if way == ADAPTIVE or network == 'loopback' else way} | {len(qualities)} "
@@ -143,7 +141,7 @@ def _difference(away: Quality | None) -> str:
 
 def _judged(network: str, away: Quality, spread: Quality | None) -> str:
     """Against the goal of this network; being better than exact misses nothing."""
-    if network in ("loopback", "unlimited"):
+    if network == exact_in(network):
         goal, is_met = "identical", not any(away)
     elif network == "ten-megabit":
         goal, is_met = "0.5 points, loss 1 %", away.accuracy >= -0.5 and away.loss <= 0.01

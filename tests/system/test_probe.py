@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,9 +66,7 @@ def test_a_slow_host_is_measured_and_named_in_a_lab(slow_lab: Lab, tmp_path: Pat
     for link in topology.links:
         truth = (10 if "host2" in link.ends else 50) * MBIT * 1448 / 1514
         assert link.bandwidth_bytes_per_s == pytest.approx(truth, rel=0.25)
-    assert re.search("host2's (uplink and downlink are|uplink is|downlink is) ", said.getvalue()), (
-        said.getvalue()
-    )
+    assert "host2's uplink and downlink are" in said.getvalue()
 
 
 QUICK = """

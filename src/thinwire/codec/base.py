@@ -158,11 +158,11 @@ class Codec(ABC):
         """Payload bits for each value: exact, or at most where it depends on the values. 0 for an empty tensor."""
         return 8 * self.payload_bound(shape) / max(1, prod(shape))
 
-    def _check_size(self, payload: Payload, shape: Shape) -> None:
+    def check_size(self, num_bytes: int, shape: Shape) -> None:
         """For codecs whose every payload has ``payload_bound`` bytes. Raises CodecError where one has not."""
         expected = self.payload_bound(shape)
-        if payload.size != expected:
+        if num_bytes != expected:
             raise CodecError(
-                f"a payload of {self} for the shape {shape} has {expected} bytes, found {payload.size}: "
+                f"a payload of {self} for the shape {shape} has {expected} bytes, found {num_bytes}: "
                 "decode with the codec and the shape of the encode"
             )

@@ -110,7 +110,7 @@ class Cast(Codec):
         return 2 * size
 
     def decode_into(self, payload: Payload, out: Floats) -> None:
-        self._check_size(payload, out.shape)
+        self.check_size(payload.size, out.shape)
         flat = out.reshape(-1)
         if self.to == "bfloat16":
             halves = _aligned(payload, np.uint16, is_read=True)
@@ -125,7 +125,7 @@ class Cast(Codec):
             self.add_decoded(payload, out)
 
     def add_decoded(self, payload: Payload, out: Floats) -> None:
-        self._check_size(payload, out.shape)
+        self.check_size(payload.size, out.shape)
         flat = out.reshape(-1)
         if self.to == "bfloat16":
             halves = _aligned(payload, np.uint16, is_read=True)

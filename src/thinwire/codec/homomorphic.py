@@ -158,7 +158,7 @@ class Homomorphic(Codec):
         return aligned.view(self._integers.newbyteorder("<")).astype(self._integers, copy=False)
 
     def _head(self, payload: Array, shape: Shape) -> tuple[float, int]:
-        self._check_size(payload, shape)
+        self.check_size(payload.size, shape)
         largest, count = _HEAD.unpack(payload[: _HEAD.size].tobytes())
         if not (isfinite(largest) and largest >= 0 and 1 <= count <= self.num_contributions):
             raise CodecError(

@@ -122,7 +122,7 @@ class LowRank(Codec):
         if self._sent_plainly(out.shape):
             (_PLAIN.add_decoded if add else _PLAIN.decode_into)(payload, out)
             return
-        self._check_size(payload, out.shape)
+        self.check_size(payload.size, out.shape)
         num_rows, num_columns = _matrix(out.shape)
         floats = _PLAIN.decode(payload, (payload.size // 4,))
         left = floats[1 : 1 + self.low_rank_dim * num_rows].reshape(self.low_rank_dim, num_rows)

@@ -42,5 +42,5 @@ class Plain(Codec):
 
     def decode_into(self, payload: Payload, out: Floats) -> None:
         """Copy; see ``Codec.decode_into``."""
-        self._check_size(payload, out.shape)
+        self.check_size(payload.size, out.shape)
         out.reshape(-1)[:] = payload.view(_LITTLE)

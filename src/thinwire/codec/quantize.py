@@ -172,7 +172,7 @@ class Quantize(Codec):
         self._decode(payload, out, is_added=True)
 
     def _decode(self, payload: Payload, out: Floats, is_added: bool) -> None:
-        self._check_size(payload, out.shape)
+        self.check_size(payload.size, out.shape)
         flat = out.reshape(-1)
         num_blocks = -(-flat.size // self.block)
         scales = payload[: 4 * num_blocks].copy().view("<f4").astype(np.float32, copy=False)

@@ -66,7 +66,7 @@ class Sign(Codec):
         self._decode(payload, out, is_added=True)
 
     def _decode(self, payload: Payload, out: Floats, is_added: bool) -> None:
-        self._check_size(payload, out.shape)
+        self.check_size(payload.size, out.shape)
         scale = payload[:4].copy().view("<f4")[0].astype(np.float32)
         _kernels().put_signs(payload[4:], scale, is_added, out.reshape(-1))
 

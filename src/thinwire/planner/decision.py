@@ -10,7 +10,7 @@ each is made longer by ``PRICE_OF_LOSS`` times the square of its error after fee
 comes into the bound of a training's convergence (Karimireddy et al. 2019). So a form that loses much is used where it
 saves much. (What each form loses in the end, ``benchmarks/codec_training.py`` measures, one seed: with factors of eight
 columns and with four bits a value a CNN ends within 1 % of the loss of exact, with four columns 4 % above it, with two
-columns 8 %. At 10 Mbit/s eight columns are chosen, and four at 3.)
+columns 8 %.)
 
 Not here: when to change a plan (``pilot``), and which forms there are (``forms``).
 """

@@ -12,9 +12,9 @@ Three things are looked at, each against what the form in use leads one to expec
 What a smaller form has left behind is paid back over many steps. For ``FEEDBACK_STEPS`` observations only the loss
 counts, or a form would be blamed for the one before it, and the next one for both.
 
-What feedback adds up is flatter than a gradient, and harder to send in few values or columns: with four columns of a
-training that loses little, the residual settles at 4 to 6 times the gradient where 0.87 is expected. So it takes much
-more than what is expected.
+What feedback adds up is flatter than a gradient, and harder to send in few values or columns: with few columns the
+residual settles at several times what is expected, and the training loses little by it (``experiments/LOG.md``). So it
+takes much more than what is expected.
 
 One bad observation says little; ``PATIENCE`` in a row take one rung back, and it stays forbidden for ``HOLD``
 observations; each time it is taken back again it stays so twice as long.

@@ -23,7 +23,7 @@ from thinwire.codec.base import Codec
 from thinwire.codec.cast import Cast
 from thinwire.codec.quantize import Quantize
 from thinwire.codec.sign import Sign
-from thinwire.errors import CodecError, UsageError
+from thinwire.errors import UsageError
 
 PAYLOAD_ALIGNMENT = 4  # bytes; what torch allocates is aligned better
 _launching = threading.Lock()
@@ -90,11 +90,7 @@ class DeviceCodec(ABC):
             payload.zero_()
 
     def _put(self, payload: Tensor, out: Tensor, is_added: bool) -> None:
-        expected = self.payload_bytes(out.numel())
-        if payload.numel() != expected:
-            raise CodecError(
-                f"a payload of {self.codec} for {out.numel()} values has {expected} bytes, found {payload.numel()}"
-            )
+        self.codec.check_size(payload.numel(), (out.numel(),))
         self._check(out, payload)
         if out.numel():
             self._decode(payload, out, is_added)
