@@ -6,7 +6,7 @@ arrived without waiting for any process. It tells two things of each link:
 
 - how many bytes were acknowledged in a step, and how long any were not yet. Their quotient is what the wire carries at
   least. It carries more where a sender was held up between two pieces, or an acknowledgement was waited for; but in the
-  best of several steps such things take ``_BESIDE_S`` and a few latencies at most. So the wire carries no more than the
+  best of several steps such things take ``BESIDE_S`` and a few latencies at most. So the wire carries no more than the
   bytes over the time without these.
 - the pace at which the last bytes were delivered, where more was waiting to leave. If the wire is what limits, it is
   never far above that quotient. If processes are, it is, again and again: by ten or a hundred times. A shaper lets
@@ -40,7 +40,7 @@ _LEAST_BYTES = 16 << 10  # in a step, on all links: less says nothing
 _TICK_S = 0.004  # of the kernel's clock for the time in which something was on its way
 _BEST_OF = 2  # steps tell how fast the wire is at least
 _SEVERAL = 3  # and so many, that it is slower
-_BESIDE_S, _LATENCIES_BESIDE = 0.008, 4  # of that time not on the wire, at most, in the best of several steps
+BESIDE_S, _LATENCIES_BESIDE = 0.008, 4  # of that time not on the wire, at most, in the best of several steps
 _BEYOND = 2.0  # times what the links carried together: a pace of one link that this wire would not allow
 _SHARE_BEYOND = 0.25
 _NUM_PACES = 5  # of a link, without which some that are beyond and some that are not decide nothing
@@ -130,7 +130,7 @@ class WireMeter:
             self._bytes_per_s = _rate(best[-1:], self._latency_s, paces)
             return
         if len(steps) >= _SEVERAL or steps[-1].longest_s >= ENOUGH_S:
-            beside_s = _BESIDE_S + _LATENCIES_BESIDE * self._latency_s
+            beside_s = BESIDE_S + _LATENCIES_BESIDE * self._latency_s
             believed = min(believed, max(_rate([step], beside_s, paces) for step in steps))
         self._bytes_per_s = max(believed, _rate(best, -_TICK_S / len(best), paces))
 
