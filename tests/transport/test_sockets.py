@@ -183,7 +183,7 @@ def test_a_bug_in_the_receiver_surfaces(house: House, caplog: pytest.LogCaptureF
 def test_a_bug_in_on_sent_surfaces(house: House, caplog: pytest.LogCaptureFixture, size: int) -> None:
     one, other = house.owner(), house.owner()
     one.send(other.contact, 1)
-    house.wait_until(other.heard)
+    house.wait_until(lambda: one.sent)  # whoever wrote the first frame has given the lane back
 
     def buggy(error: BaseException | None) -> None:
         if error is None:
