@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.planner.codecs import FORMS, form
 from thinwire.errors import UsageError
 from thinwire.planner.cost import exposed_s
-from thinwire.planner.decision import PRICE_OF_LOSS, decide, stair
+from thinwire.planner.decision import PRICE_OF_LEAVING_EXACT, PRICE_OF_LOSS, decide, stair
 from thinwire.planner.forms import EXACT, FEEDBACK_STEPS, Budget, Form, ladder, residual_ratio
 from thinwire.planner.workload import Bucket, Wire, Workload
 
@@ -75,7 +75,8 @@ def test_nothing_down_to_the_target_is_a_better_bargain_than_what_is_chosen(
     assert decision.is_on_target == (decision.chosen.exposed_s <= limit_s)
 
     def price(shown_s: float, error: float) -> float:
-        return (workload.step_s + max(shown_s, limit_s)) * (1 + PRICE_OF_LOSS * error**2)
+        leaves_exact = PRICE_OF_LEAVING_EXACT if error else 0.0
+        return (workload.step_s + max(shown_s, limit_s)) * (1 + leaves_exact + PRICE_OF_LOSS * error**2)
 
     for rung in RUNGS:
         shown_s = exposed_s(workload, [rung] * len(workload.buckets), between)
@@ -182,3 +183,14 @@ def test_what_makes_no_sense_is_refused(make: object) -> None:
     assert callable(make)
     with pytest.raises(UsageError):
         make()
+
+
+@given(workloads(), bandwidths, targets)
+def test_exact_is_not_left_for_a_gain_within_the_error_of_its_prediction(
+    workload: Workload, bandwidth: float, target: float
+) -> None:
+    between = wire(bandwidth, workload.num_ranks)
+    decision = decide(workload, RUNGS, between, target=target)
+    exact_s = workload.step_s + exposed_s(workload, [EXACT] * len(workload.buckets), between)
+    if decision.chosen.step % max(1, len(workload.buckets)) == 0 and decision.chosen.step:
+        assert workload.step_s + decision.chosen.exposed_s < exact_s / (1 + PRICE_OF_LEAVING_EXACT)

@@ -15,7 +15,7 @@ from thinwire.planner.cost import exposed_s
 from thinwire.planner.decision import decide
 from thinwire.planner.forms import FEEDBACK_STEPS, Budget, ladder
 from thinwire.planner.guard import HOLD, PATIENCE, Evidence, Guard, watch
-from thinwire.planner.pilot import Pilot, advance
+from thinwire.planner.pilot import PATIENCE_WITH_EXACT, Pilot, advance
 from thinwire.planner.workload import Workload
 
 
@@ -42,12 +42,19 @@ def test_more_loss_comes_at_once_less_loss_after_patience() -> None:
     assert faster.chosen.step < slower.chosen.step
 
 
-def test_exact_is_left_for_a_little_only_when_it_is_asked_for_twice() -> None:
+def test_exact_is_left_for_a_little_only_when_it_is_asked_for_again_and_again() -> None:
     pilot, _ = advance(Pilot(), CNN, RUNGS, wire(100_000 * MBIT))
-    for mbit in (1000, 100_000, 1000):
+    for mbit in (1800, 100_000, *[1800] * (PATIENCE_WITH_EXACT - 1)):
         pilot, decision = advance(pilot, CNN, RUNGS, wire(mbit * MBIT))
         assert decision is None
-    pilot, decision = advance(pilot, CNN, RUNGS, wire(1000 * MBIT))
+    pilot, decision = advance(pilot, CNN, RUNGS, wire(1800 * MBIT))
+    assert decision is not None
+    assert decision.chosen.step > 0
+
+
+def test_exact_is_left_at_once_where_it_exposes_half_a_step() -> None:
+    pilot, _ = advance(Pilot(), CNN, RUNGS, wire(100_000 * MBIT))
+    pilot, decision = advance(pilot, CNN, RUNGS, wire(100 * MBIT))
     assert decision is not None
     assert decision.chosen.step > 0
 

@@ -47,3 +47,9 @@ def test_the_first_plan_and_a_step_back_are_not_on_trial() -> None:
 def test_where_the_wire_became_slower_the_steps_before_say_nothing() -> None:
     trial = after(after(Trial(), 3, 1, 0.13, bytes_per_s=1e8), 1, 1, 0.13, bytes_per_s=5e7)
     assert after(trial, 20, 2, 0.14, bytes_per_s=5e7).floor is None
+
+
+def test_one_slow_step_among_those_before_does_not_make_a_plan_look_good() -> None:
+    """As the first steps of a job are."""
+    trial = after(after(after(Trial(), 2, 0, 0.21), 1, 0, 0.4), ROUNDS + 1, 1, 0.22)
+    assert trial.floor == 0

@@ -83,7 +83,7 @@ def train(
     """``late_s``: of a transfer, at the mean, for want of a core."""
     generator = np.random.default_rng(seed)
     meter, wire_meter = Meter(0.001), WireMeter(0.001)
-    autopilot = Autopilot(RUNGS, target=0.03, latency_s=0.001, codec_contention=0.0)
+    autopilot = Autopilot(RUNGS, target=0.03, latency_s=0.001)
     plan, now_s, rows = Plan(number=1, forms=(first,)), 0.0, []
     num_bytes, busy_s, pace = 0.0, 0.0, 0.0
     step, next_round, under_way = 0, 2, None
@@ -101,6 +101,7 @@ def train(
                 **{
                     **{name: getattr(measured, name) for name in measured.__struct_fields__},
                     "bandwidth_bytes_per_s": wire_meter.bytes_per_s,
+                    "contention": 0.0,
                 }
             )
             next_round = step + max(1, round(ROUND_S / (measured.step_s + measured.exposed_s or 1.0)))

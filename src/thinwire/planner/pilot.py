@@ -3,7 +3,8 @@
 The wire is believed within a factor of 1 +- ``MARGIN``. The plan in force stays while it lies between what would be
 chosen at both ends of that interval; otherwise the choice for the middle takes its place. Since choices are ordered by
 bandwidth, measurements that stay within 10 % of their mean never change a plan. More loss comes at once, less
-loss only when ``PATIENCE`` observations in a row ask for it; and so is exact left, unless it exposes a whole step.
+loss only when ``PATIENCE`` observations in a row ask for it. Exact is left when ``PATIENCE_WITH_EXACT`` do, unless it
+exposes half a step: the first steps of a job are slower than the others, and who leaves exact once has another result.
 
 Not here: how all ranks agree on a plan, and when it is applied (``training.agreement``).
 """
@@ -19,7 +20,7 @@ from thinwire.planner.forms import EXACT, Form
 from thinwire.planner.workload import Wire, Workload
 
 MARGIN = 0.25
-PATIENCE = 2
+PATIENCE, PATIENCE_WITH_EXACT = 2, 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +78,12 @@ def advance(
     most = choice(wire.scaled(1 - MARGIN)).chosen.step
     if min(least, middle.chosen.step) <= pilot.step <= max(most, middle.chosen.step):
         return replace(pilot, streak=0), None
-    can_wait = pilot.step > middle.chosen.step or (
-        not pilot.step and _exact_s(workload, wire) < workload.step_s
-    )
-    if can_wait and pilot.streak + 1 < PATIENCE:
+    patience = 1
+    if pilot.step > middle.chosen.step:
+        patience = PATIENCE
+    elif not pilot.step and _exact_s(workload, wire) < workload.step_s / 2:
+        patience = PATIENCE_WITH_EXACT
+    if pilot.streak + 1 < patience:
         return replace(pilot, streak=pilot.streak + 1), None
     return Pilot(number=pilot.number + 1, step=middle.chosen.step, num_buckets=num_buckets), middle
 
