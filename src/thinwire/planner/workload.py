@@ -35,8 +35,7 @@ class Workload:
         backward_s: length of the backward pass: nothing is exposed before its end.
         step_s: length of the step.
         num_ranks: that reduce together.
-        codec_contention: seconds by which the step becomes longer for each that a codec computes on every rank: 0 where
-            a core is free, 1 where none is, more where ranks share one.
+        codec_contention: how much of a codec's CPU time the training loses: 0 where a core is free, 1 where none is.
     """
 
     buckets: tuple[Bucket, ...]

@@ -42,15 +42,19 @@ class Autopilot:
         rungs: what may be used, least lossy first; the first is exact.
         target: how much of a step may be exposed communication.
         latency_s: of a collective of no size.
+        codec_contention: see ``planner.workload.Workload``.
 
     Attributes:
         last: the last decision that became a plan.
     """
 
-    def __init__(self, rungs: Sequence[Form], *, target: float, latency_s: float) -> None:
+    def __init__(
+        self, rungs: Sequence[Form], *, target: float, latency_s: float, codec_contention: float
+    ) -> None:
         self._rungs = tuple(rungs)
         self._target = target
         self._latency_s = latency_s
+        self._codec_contention = codec_contention
         self._pilot = Pilot(number=1)  # the plan of the first steps, which was made without it
         self._guard = Guard()
         self._trial = Trial()
@@ -70,7 +74,7 @@ class Autopilot:
             measured: by rank.
             layouts: what tensors the buckets hold, by the buckets' sizes.
         """
-        workload = joined(measured, layouts)
+        workload = joined(measured, self._codec_contention, layouts)
         if workload is None:
             return None
         rungs = self._rungs
@@ -110,7 +114,9 @@ class Autopilot:
         self._pilot, self._guard, self._trial = remembered.pilot, remembered.guard, remembered.trial
 
 
-def joined(measured: Sequence[Measurement], layouts: Layouts = NO_LAYOUTS) -> Workload | None:
+def joined(
+    measured: Sequence[Measurement], codec_contention: float = 1.0, layouts: Layouts = NO_LAYOUTS
+) -> Workload | None:
     """One workload from what all ranks measured; None while a rank has not seen two whole steps of one layout.
 
     Its backward pass begins when the first bucket is ready: what is before that hides nothing.
@@ -133,7 +139,7 @@ def joined(measured: Sequence[Measurement], layouts: Layouts = NO_LAYOUTS) -> Wo
         backward_s=ready[-1],
         step_s=max(each.step_s for each in measured),
         num_ranks=len(measured),
-        codec_contention=max(each.contention for each in measured),
+        codec_contention=codec_contention,
     )
 
 

@@ -30,7 +30,6 @@ from thinwire.runtime.process_group import ThinwireProcessGroup
 from thinwire.training.agreement import Message, Plan, heard
 from thinwire.training.autopilot import Autopilot, Remembered
 from thinwire.training.calibration import calibrated
-from thinwire.training.core_wait import CoreWait
 from thinwire.training.fidelity import AUTO, codec_of
 from thinwire.training.figures import Figures, Report, Switch
 from thinwire.training.ledger import Ledger
@@ -71,7 +70,7 @@ class GradientLink:
         self._sender = Sender(group)
         self._autopilot: Autopilot | None = None
         self._forms: dict[str, Form] = {EXACT_NAME: EXACT}
-        self._meter, self._wire_meter, self._core_wait = Meter(0.0), WireMeter(0.0), CoreWait()
+        self._meter, self._wire_meter = Meter(0.0), WireMeter(0.0)
         self.plan = Plan(number=1, forms=(EXACT_NAME,), reason="as asked for")
         if settings.fidelity == AUTO:
             shapes = [tuple(each.shape) for each in parameters.values() if each.requires_grad]
@@ -162,13 +161,15 @@ class GradientLink:
         if self._num_ranks == 1 or self._control.place is not Place.NETWORK:
             self.plan = msgspec.structs.replace(self.plan, reason="all ranks are on one host: exact")
             return
-        rungs, speed, self.plan = open_auto(
+        rungs, speed, self.plan, codec_contention = open_auto(
             self._control, self._priced_as(shapes), settings.budget, self._clock
         )
         self._forms |= {rung.name: rung for rung in rungs}
         self._meter = Meter(speed.latency_s)
         self._wire_meter = WireMeter(speed.latency_s, speed.bandwidth_bytes_per_s)
-        self._autopilot = Autopilot(rungs, target=settings.target, latency_s=speed.latency_s)
+        self._autopilot = Autopilot(
+            rungs, target=settings.target, latency_s=speed.latency_s, codec_contention=codec_contention
+        )
 
     # A step ---------------------------------------------------------------------------------------------------
 
@@ -215,7 +216,6 @@ class GradientLink:
         self._buckets = []
         self._sampled_bucket = -1
         if self._autopilot is not None:
-            self._core_wait.look()
             self._wire_meter.look(now_s, self._control.traffic())
             self._finish_round(from_step=self._step)
             if self._step >= self._next_round_step:
@@ -262,7 +262,6 @@ class GradientLink:
             bandwidth_bytes_per_s=self._wire_meter.bytes_per_s
             if self._wire_meter.is_counted
             else measured.bandwidth_bytes_per_s,
-            contention=self._core_wait.contention,
             residual_ratio=self._sender.evidence.residual_ratio,
             cosine=self._sender.evidence.cosine,
             loss=loss,

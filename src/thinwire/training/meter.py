@@ -32,7 +32,6 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         step_s: from step to step, less what was exposed; 0: no whole step seen yet.
         exposed_s: between the last bucket being ready and all having travelled.
         bandwidth_bytes_per_s: that this rank sent with, to all others together; 0: nothing seen yet.
-        contention: see ``planner.workload.Workload.codec_contention``.
         residual_ratio, cosine, loss: see ``planner.guard.Evidence``.
     """
 
@@ -41,7 +40,6 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     step_s: float = 0.0
     exposed_s: float = 0.0
     bandwidth_bytes_per_s: float = 0.0
-    contention: float = 1.0
     residual_ratio: float | None = None
     cosine: float | None = None
     loss: float | None = None

@@ -7,12 +7,14 @@ All ranks end up with the same. Nothing is known of the compute yet, so the firs
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from thinwire.clock import Clock
 from thinwire.codec.base import Codec, Shape
@@ -39,11 +41,13 @@ class Opening(NamedTuple):
         rungs: the forms that all ranks have, largest first, each as slow and as lossy as on the worst of them.
         speed: of the group.
         plan: for the first steps.
+        codec_contention: on the rank where it is the worst; see ``planner.workload.Workload``.
     """
 
     rungs: tuple[Form, ...]
     speed: Speed
     plan: Plan
+    codec_contention: float
 
 
 def open_auto(communicator: Communicator, shapes: Sequence[Shape], budget: Budget, clock: Clock) -> Opening:
@@ -59,7 +63,8 @@ def open_auto(communicator: Communicator, shapes: Sequence[Shape], budget: Budge
     speed = speed_of(communicator, clock)
     usable = candidates(budget.allowed, has_matrices=any(len(shape) > 1 for shape in shapes))
     mine = ladder(calibrated(usable, clock), budget)
-    rungs = ladder(_common(mine, Rounds(communicator)), budget)
+    common, codec_contention = _common(mine, Rounds(communicator))
+    rungs = ladder(common, budget)
     for rung in rungs:
         if rung.codec is not None:
             _compile(rung.codec)
@@ -74,7 +79,7 @@ def open_auto(communicator: Communicator, shapes: Sequence[Shape], budget: Budge
     decision = decide(first, rungs, wire, target=1.0)
     reason = f"the first steps: {decision.reason}"
     plan = Plan(number=1, forms=decision.chosen.names, reason=reason, exposed_s=decision.chosen.exposed_s)
-    return Opening(rungs, speed, plan)
+    return Opening(rungs, speed, plan, codec_contention)
 
 
 def _compile(codec: Codec) -> None:
@@ -85,10 +90,17 @@ def _compile(codec: Codec) -> None:
         codec.add_decoded(codec.encode(matrix).payload, matrix)
 
 
-def _common(mine: Sequence[Form], rounds: Rounds) -> list[Form]:
-    """The forms that all ranks have, each as it is where it is worst."""
+def _contention() -> float:
+    """How much of a codec's time the training loses: all of it, if torch's threads use every core of this process."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1.0 if torch.get_num_threads() >= cores else 0.0
+
+
+def _common(mine: Sequence[Form], rounds: Rounds) -> tuple[list[Form], float]:
+    """The forms that all ranks have, each as it is where it is worst; and the worst contention."""
     costs = {form.name: (form.error, form.encode_s_per_value, form.decode_s_per_value) for form in mine}
-    everyones = [json.loads(said) for said in rounds.exchange(json.dumps(costs).encode(), _FRAME_BYTES)]
+    said = rounds.exchange(json.dumps([costs, _contention()]).encode(), _FRAME_BYTES)
+    everyones, contentions = zip(*map(json.loads, said), strict=True)
     common = []
     for form in mine:
         if all(form.name in theirs for theirs in everyones):
@@ -96,4 +108,4 @@ def _common(mine: Sequence[Form], rounds: Rounds) -> list[Form]:
             common.append(
                 replace(form, error=worst[0], encode_s_per_value=worst[1], decode_s_per_value=worst[2])
             )
-    return common
+    return common, max(contentions)
