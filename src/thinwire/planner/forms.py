@@ -23,11 +23,13 @@ from math import prod
 
 from thinwire.codec.base import Codec, Shape
 from thinwire.codec.low_rank import LowRank
+from thinwire.codec.quantize import Quantize
 from thinwire.errors import UsageError
 
 FEEDBACK_STEPS = 32
 EXACT_NAME = "exact"
-FLOAT32_BYTES, FACTOR_BYTES = 4, 2
+FLOAT32_BYTES = 4
+FACTOR_CODEC = Quantize(bits=8)  # of factors that are summed, and of what travels with them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,7 @@ class Form:
             saved = sum(
                 prod(shape) - factor_values(shape, dim) for shape in shapes if is_factored(shape, dim)
             )
-            return FACTOR_BYTES * -(-(num_values - saved) // num_ranks)
+            return FACTOR_CODEC.payload_bound((-(-(num_values - saved) // num_ranks),))
         share = -(-num_values // num_ranks)
         return FLOAT32_BYTES * share if self.codec is None else self.codec.payload_bound((share,))
 

@@ -6,11 +6,12 @@ Each matrix M, with what is owed to it, becomes P Q^T of ``low_rank_dim`` column
     Q = average of M^T P                                      the second one
     everybody takes P Q^T, which is what one rank with the average of all M would have found
 
-The products are linear in M, so nothing is encoded twice, however many ranks there are, and that is why this loses so
-much less of a training than codecs of the same size do. Both sums are of bfloat16. Rounding P costs nothing, because Q
-is made for the P that came out; what rounding leaves out of a rank's own Q, it owes. Parameters that are no
-matrices, or too small to gain, travel in the first sum, rounded and owed alike. Q is where the next step's Q begins;
-the first is noise from a seed that all ranks share.
+The products are linear in M, so no matrix is encoded twice, however many ranks there are, and that is why this loses so
+much less of a training than codecs of the same size do. Both sums are of ``FACTOR_CODEC``'s eight bits a value. What
+they leave out of P costs next to nothing, because Q is made for the P that came out; what they leave out of a rank's
+own Q, and out of the part of the sum that it encodes for all, it owes. Parameters that are no matrices, or too small to
+gain, travel in the first sum, and are owed alike. Q is where the next step's Q begins; the first is noise from a seed
+that all ranks share.
 
 A rank owes M - P (M^T P)^T. That is not M - P Q^T, as the authors have it, but has the same average, and does not grow
 with the differences between the ranks.
@@ -43,7 +44,8 @@ from thinwire.codec.kernels.low_rank import (
     orthonormalise,
     transposed_times_vectors,
 )
-from thinwire.planner.forms import is_factored
+from thinwire.planner.forms import FACTOR_CODEC, is_factored
+from thinwire.runtime.codec_memory import TensorMemory
 from thinwire.runtime.futures import StrandFuture
 from thinwire.runtime.operation import CallOptions
 from thinwire.runtime.process_group import ThinwireProcessGroup
@@ -107,27 +109,23 @@ class LowRankSum:
         matrices = [residual[piece.part].reshape(piece.matrix_shape) for piece in factored]
         bases = [self._basis(piece, low_rank_dim) for piece in factored]
         lefts = [_times(matrix, basis) for matrix, basis in zip(matrices, bases, strict=True)]
-        plain_values = [residual[piece.part] for piece in plain]
-        first = _packed([*lefts, *plain_values])
+        first = _Packed([*lefts, *(residual[piece.part] for piece in plain)])
         result = StrandFuture(_RIGHT, [])
         turn = _Turn()
         self._turns.append(turn)
 
         def on_lefts() -> None:
-            sums = _unpacked(first, [*lefts, *plain_values])
-            for left, total in zip(lefts, sums, strict=False):
+            for left, total in zip(lefts, first.sums, strict=False):
                 left[:] = total
                 orthonormalise(left)
             for matrix, left, basis in zip(matrices, lefts, bases, strict=True):
                 transposed_times_vectors(matrix, _ONE, left, basis)
-            second = _packed(bases)
-            turn.begin = lambda: self._average(
-                _RIGHT, second, result, lambda: on_rights(second, sums[len(lefts) :])
-            )
+            second = _Packed(bases)
+            turn.begin = lambda: self._average(_RIGHT, second, result, lambda: on_rights(second))
             self._begin_turns()
 
-        def on_rights(second: Tensor, plain_sums: Sequence[Floats]) -> None:
-            if not (torch.isfinite(first).all() and torch.isfinite(second).all()):
+        def on_rights(second: _Packed) -> None:
+            if not (first.is_finite and second.is_finite):
                 values.fill_(torch.nan)
                 with np.errstate(invalid="ignore"):
                     residual[:] = np.nan_to_num(residual - gradient, nan=0.0, posinf=0.0, neginf=0.0)
@@ -135,13 +133,17 @@ class LowRankSum:
                     del self._bases[piece.name]
                 result.set_result([values])
                 return
-            for piece, total in zip(plain, plain_sums, strict=True):
+            for piece, total, owed in zip(
+                plain, first.sums[len(lefts) :], first.owed[len(lefts) :], strict=True
+            ):
                 gradient[piece.part] = total
-                residual[piece.part] -= _rounded(residual[piece.part])
-            sums = _unpacked(second, bases)
-            for piece, matrix, left, basis, total in zip(factored, matrices, lefts, bases, sums, strict=True):
+                residual[piece.part] = owed
+            for piece, matrix, left, basis, total, owed in zip(
+                factored, matrices, lefts, bases, second.sums, second.owed, strict=True
+            ):
                 columns = left.astype(np.float32)
-                add_product(columns, _rounded(basis), _MINUS_ONE, True, matrix)
+                basis -= owed  # what this rank has sent of it
+                add_product(columns, basis, _MINUS_ONE, True, matrix)
                 add_product(columns, total, _ONE, False, gradient[piece.part].reshape(matrix.shape))
                 basis[:] = total
             result.set_result([values])
@@ -176,7 +178,7 @@ class LowRankSum:
             while self._turns and self._turns[0].begin is not None:
                 self._turns.popleft().begin()  # type: ignore[misc]
 
-    def _average(self, strand: str, packed: Tensor, result: StrandFuture, then: Callable[[], None]) -> None:
+    def _average(self, strand: str, packed: _Packed, result: StrandFuture, then: Callable[[], None]) -> None:
         """Average over all ranks; then go on, on a thread that may block."""
 
         def arrived(done: Future[Any]) -> None:
@@ -186,29 +188,46 @@ class LowRankSum:
             except Exception as error:
                 result.set_exception(error)
 
-        self._group.all_reduce_apart(strand, packed, CallOptions(), average=True).get_future().then(arrived)
+        options = CallOptions(codec=FACTOR_CODEC, memory=packed.memory)
+        self._group.all_reduce_apart(strand, packed.values, options, average=True).get_future().then(arrived)
+
+
+class _Packed:
+    """Arrays that travel as one message. Nothing is owed to them from before."""
+
+    def __init__(self, arrays: Sequence[Any]) -> None:
+        flat = [np.asarray(array, np.float32).reshape(-1) for array in arrays]
+        self.values = torch.from_numpy(np.concatenate([*flat, np.zeros(0, np.float32)]))
+        self.memory = TensorMemory("factors")
+        self._shapes = [array.shape for array in arrays]
+
+    @property
+    def is_finite(self) -> bool:
+        return bool(torch.isfinite(self.values).all())
+
+    @property
+    def sums(self) -> list[Floats]:
+        """In the shapes of the arrays."""
+        return self._unpacked(self.values.numpy())
+
+    @property
+    def owed(self) -> list[Floats]:
+        """What this rank has left out of each."""
+        return self._unpacked(self.memory.residual)
+
+    def _unpacked(self, flat: Floats) -> list[Floats]:
+        views, start = [], 0
+        for shape in self._shapes:
+            views.append(flat[start : start + prod(shape)].reshape(shape))
+            start += prod(shape)
+        return views
 
 
 def _times(matrix: Floats, basis: Floats) -> Any:
-    """The columns of M Q as rows, in float64. Only their sum must be the same on all ranks, so BLAS may do it."""
-    return (torch.from_numpy(basis) @ torch.from_numpy(matrix).T).numpy().astype(np.float64)
+    """The columns of M Q as rows, in float64, with each of Q's made one long.
 
-
-def _packed(arrays: Sequence[Any]) -> Tensor:
-    flat = [np.asarray(array, np.float32).reshape(-1) for array in arrays]
-    return torch.from_numpy(np.concatenate([*flat, np.zeros(0, np.float32)])).bfloat16()
-
-
-def _unpacked(packed: Tensor, like: Sequence[Any]) -> list[Floats]:
-    """In the shapes of those arrays."""
-    flat, views, start = packed.float().numpy(), [], 0
-    for array in like:
-        views.append(flat[start : start + array.size].reshape(array.shape))
-        start += array.size
-    return views
-
-
-def _rounded(values: Floats) -> Floats:
-    """As they travel."""
-    rounded: Floats = torch.from_numpy(values).bfloat16().float().numpy()
-    return rounded
+    So they are as large as the gradient, which they share blocks of eight bits with. Only their sum must be the same on
+    all ranks, so BLAS may do it.
+    """
+    directions = torch.nn.functional.normalize(torch.from_numpy(basis))
+    return (directions @ torch.from_numpy(matrix).T).numpy().astype(np.float64)
