@@ -45,16 +45,26 @@ def test_more_loss_comes_at_once_less_loss_after_patience() -> None:
 def test_exact_is_left_for_a_little_only_when_it_is_asked_for_again_and_again() -> None:
     pilot, _ = advance(Pilot(), CNN, RUNGS, wire(100_000 * MBIT))
     for mbit in (1800, 100_000, *[1800] * (PATIENCE_WITH_EXACT - 1)):
-        pilot, decision = advance(pilot, CNN, RUNGS, wire(mbit * MBIT))
+        pilot, decision = advance(pilot, CNN, RUNGS, wire(mbit * MBIT), is_exact=True)
         assert decision is None
-    pilot, decision = advance(pilot, CNN, RUNGS, wire(1800 * MBIT))
+    pilot, decision = advance(pilot, CNN, RUNGS, wire(1800 * MBIT), is_exact=True)
     assert decision is not None
     assert decision.chosen.step > 0
 
 
 def test_exact_is_left_at_once_where_it_exposes_half_a_step() -> None:
     pilot, _ = advance(Pilot(), CNN, RUNGS, wire(100_000 * MBIT))
-    pilot, decision = advance(pilot, CNN, RUNGS, wire(100 * MBIT))
+    pilot, decision = advance(pilot, CNN, RUNGS, wire(100 * MBIT), is_exact=True)
+    assert decision is not None
+    assert decision.chosen.step > 0
+
+
+def test_other_buckets_are_no_reason_to_leave_exact_at_once() -> None:
+    pilot = Pilot(number=1)
+    for _ in range(PATIENCE_WITH_EXACT - 1):
+        pilot, decision = advance(pilot, CNN, RUNGS, wire(1800 * MBIT), is_exact=True)
+        assert decision is None
+    pilot, decision = advance(pilot, CNN, RUNGS, wire(1800 * MBIT), is_exact=True)
     assert decision is not None
     assert decision.chosen.step > 0
 

@@ -53,3 +53,9 @@ def test_one_slow_step_among_those_before_does_not_make_a_plan_look_good() -> No
     """As the first steps of a job are."""
     trial = after(after(after(Trial(), 2, 0, 0.21), 1, 0, 0.4), ROUNDS + 1, 1, 0.22)
     assert trial.floor == 0
+
+
+def test_what_did_not_help_may_be_tried_again_where_the_wire_has_become_slower() -> None:
+    trial = after(after(Trial(), 3, 1, 0.13), ROUNDS + 1, 2, 0.168)
+    assert after(trial, 1, 1, 0.13, bytes_per_s=9e7).floor == 1
+    assert after(trial, 1, 1, 0.5, bytes_per_s=5e7).floor is None

@@ -19,15 +19,16 @@ from thinwire.codec.quantize import Quantize
 from thinwire.forecast import Traffic
 from thinwire.planner.forms import Budget, Form, ladder
 from thinwire.training.agreement import Plan
-from thinwire.training.autopilot import Autopilot
+from thinwire.training.autopilot import Autopilot, Packed
 from thinwire.training.link import ROUND_S
 from thinwire.training.meter import Meter
 from thinwire.training.wire_meter import WireMeter
 
 MBIT = 1e6 / 8
 NUM_RANKS, PEERS = 4, 3
-LAYOUTS = {(1_610_000, 20_000): (((512, 3136), (512,)), ((64, 32, 3, 3), (32, 1, 3, 3)))}
-SIZES, SHAPES = next(iter(LAYOUTS.items()))
+SIZES = (1_610_000, 20_000)
+SHAPES = (((512, 3136), (512,)), ((64, 32, 3, 3), (32, 1, 3, 3)))
+LAYOUTS = {SIZES: tuple(Packed(bucket, shapes) for bucket, shapes in enumerate(SHAPES))}
 READY_S, STEP_S, BACKWARD_S = (0.0, 0.06), 0.122, 0.06
 NANO = 1e-9
 RUNGS = ladder(
@@ -83,7 +84,7 @@ def train(
     """``late_s``: of a transfer, at the mean, for want of a core."""
     generator = np.random.default_rng(seed)
     meter, wire_meter = Meter(0.001), WireMeter(0.001)
-    autopilot = Autopilot(RUNGS, target=0.03, latency_s=0.001)
+    autopilot = Autopilot(RUNGS, target=0.03, latency_s=0.001, codec_contention=0.0)
     plan, now_s, rows = Plan(number=1, forms=(first,)), 0.0, []
     num_bytes, busy_s, pace = 0.0, 0.0, 0.0
     step, next_round, under_way = 0, 2, None
@@ -101,7 +102,6 @@ def train(
                 **{
                     **{name: getattr(measured, name) for name in measured.__struct_fields__},
                     "bandwidth_bytes_per_s": wire_meter.bytes_per_s,
-                    "contention": 0.0,
                 }
             )
             next_round = step + max(1, round(ROUND_S / (measured.step_s + measured.exposed_s or 1.0)))

@@ -29,7 +29,7 @@ from thinwire.planner.workload import Wire, Workload
 from thinwire.units import format_bit_rate, format_seconds
 
 PRICE_OF_LOSS = 300.0
-PRICE_OF_LEAVING_EXACT = 0.08
+PRICE_OF_LEAVING_EXACT = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)

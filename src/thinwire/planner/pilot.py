@@ -20,7 +20,7 @@ from thinwire.planner.forms import EXACT, Form
 from thinwire.planner.workload import Wire, Workload
 
 MARGIN = 0.25
-PATIENCE, PATIENCE_WITH_EXACT = 2, 6
+PATIENCE, PATIENCE_WITH_EXACT = 2, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +48,13 @@ def advance(
     *,
     target: float = 0.03,
     floor: int | None = None,
+    is_exact: bool = False,
 ) -> tuple[Pilot, Decision | None]:
     """Take an observation.
 
     Args:
         floor: the last rung that may be used, as for ``decide``.
+        is_exact: whether what is in force is, also if it was not made for these buckets.
 
     Returns:
         What to remember, and the new plan if there is one: with its number in the former.
@@ -72,7 +74,10 @@ def advance(
 
     num_buckets = len(workload.buckets)
     middle = choice(wire)
+    leaves_exact = is_exact and middle.chosen.step and _exact_s(workload, wire) < workload.step_s / 2
     if num_buckets != pilot.num_buckets:
+        if leaves_exact and pilot.streak + 1 < PATIENCE_WITH_EXACT:
+            return replace(pilot, streak=pilot.streak + 1), None
         return Pilot(number=pilot.number + 1, step=middle.chosen.step, num_buckets=num_buckets), middle
     least = choice(wire.scaled(1 + MARGIN)).chosen.step
     most = choice(wire.scaled(1 - MARGIN)).chosen.step
@@ -81,7 +86,7 @@ def advance(
     patience = 1
     if pilot.step > middle.chosen.step:
         patience = PATIENCE
-    elif not pilot.step and _exact_s(workload, wire) < workload.step_s / 2:
+    elif leaves_exact:
         patience = PATIENCE_WITH_EXACT
     if pilot.streak + 1 < patience:
         return replace(pilot, streak=pilot.streak + 1), None

@@ -28,7 +28,8 @@ class Trial:
     Attributes:
         floor: the last rung that may be used; None: all.
         complaint: why, in words; empty if nothing is forbidden.
-        held: for how many observations more the floor stays.
+        held: for how many observations more the floor stays, unless the wire becomes slower.
+        floor_bytes_per_s: of the wire on which it was found.
         rung, bytes_per_s: of the last observation.
         steps_s: of the last ``ROUNDS`` at most that may be compared with each other: of one rung and one wire.
         rung_before, before_s: of the last observation before the plan on trial.
@@ -38,6 +39,7 @@ class Trial:
     floor: int | None = None
     complaint: str = ""
     held: int = 0
+    floor_bytes_per_s: float = 0.0
     rung: int = 0
     bytes_per_s: float = 0.0
     steps_s: tuple[float, ...] = ()
@@ -68,7 +70,7 @@ def observe(trial: Trial, name: str, rung: int, step_s: float, bytes_per_s: floa
         bytes_per_s=bytes_per_s,
         held=max(0, trial.held - 1),
     )
-    if seen.floor is not None and not seen.held:
+    if seen.floor is not None and (not seen.held or bytes_per_s < SLOWER * seen.floor_bytes_per_s):
         seen = replace(seen, floor=None, complaint="")
     if rung > trial.rung:
         if not trial.steps_s:
@@ -87,4 +89,6 @@ def observe(trial: Trial, name: str, rung: int, step_s: float, bytes_per_s: floa
     if seen.rounds_left or found_s <= NO_GAIN * trial.before_s:
         return seen
     complaint = f"{name}: steps took {format_seconds(found_s)}, and {format_seconds(trial.before_s)} before"
-    return replace(seen, floor=trial.rung_before, complaint=complaint, held=HOLD)
+    return replace(
+        seen, floor=trial.rung_before, complaint=complaint, held=HOLD, floor_bytes_per_s=bytes_per_s
+    )

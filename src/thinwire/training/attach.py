@@ -16,6 +16,7 @@ from thinwire.codec.base import Codec
 from thinwire.errors import UsageError
 from thinwire.planner.forms import Budget
 from thinwire.runtime.process_group import ThinwireProcessGroup
+from thinwire.training.bucketed import BucketedLink
 from thinwire.training.fidelity import budget_of
 from thinwire.training.link import GradientLink
 from thinwire.training.settings import OnFigures, Settings
@@ -76,13 +77,7 @@ def attach(
         raise UsageError(
             f"DistributedDataParallel does not gather parameters: leave out parameters={parameters!r}"
         )
-    link = GradientLink(dict(model.module.named_parameters()), group, settings)
-    try:
-        # Without annotations, because torch compares them and does not take those that are text.
-        model.register_comm_hook(link, lambda link, bucket: link._send(bucket))
-    except RuntimeError as error:
-        raise UsageError(f"the model has a communication hook already: {error}") from None
-    return link
+    return BucketedLink(model, group, settings)
 
 
 def _is_sharded(model: object) -> TypeGuard[FSDPModule]:

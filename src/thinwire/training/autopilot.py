@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import msgspec
 
@@ -23,7 +24,15 @@ from thinwire.planner.workload import Bucket, Wire, Workload
 from thinwire.training.agreement import Plan
 from thinwire.training.meter import Measurement
 
-Layouts = Mapping[tuple[int, ...], tuple[tuple[Shape, ...], ...]]
+
+class Packed(NamedTuple):
+    """What one transfer holds: tensors of these shapes, and the bucket that it is of."""
+
+    bucket: int
+    shapes: tuple[Shape, ...]
+
+
+Layouts = Mapping[tuple[int, ...], tuple[Packed, ...]]
 NO_LAYOUTS: Layouts = {}
 
 
@@ -91,7 +100,9 @@ class Autopilot:
         floor, pilot = min(floors, default=None), self._pilot
         if floor is not None and lossiest > floor:
             pilot = replace(pilot, num_buckets=0)  # the next choice takes the place of what it holds
-        self._pilot, decision = advance(pilot, workload, rungs, wire, target=self._target, floor=floor)
+        self._pilot, decision = advance(
+            pilot, workload, rungs, wire, target=self._target, floor=floor, is_exact=not lossiest
+        )
         if decision is None:
             return None
         if decision.chosen.names == tuple(map(in_force.form_of, range(len(workload.buckets)))):
@@ -129,12 +140,12 @@ def joined(
         return None
     if not all(each.step_s and each.bandwidth_bytes_per_s for each in measured):
         return None
-    shapes = layouts.get(measured[0].sizes) or ((),) * len(measured[0].sizes)
+    packed = layouts.get(measured[0].sizes) or [Packed(i, ()) for i in range(len(measured[0].sizes))]
     ready = [max(times) for times in zip(*(each.ready_s for each in measured), strict=True)]
     return Workload(
         buckets=tuple(
-            Bucket(num_values=size, ready_s=at_s, shapes=of_bucket)
-            for size, at_s, of_bucket in zip(measured[0].sizes, ready, shapes, strict=True)
+            Bucket(num_values=size, ready_s=at_s, shapes=each.shapes, packed_in=each.bucket)
+            for size, at_s, each in zip(measured[0].sizes, ready, packed, strict=True)
         ),
         backward_s=ready[-1],
         step_s=max(each.step_s for each in measured),
