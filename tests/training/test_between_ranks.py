@@ -8,6 +8,7 @@ from tests.runtime.thread_ranks import groups_of, on_each
 from thinwire.clock import SYSTEM_CLOCK
 from thinwire.errors import UsageError
 from thinwire.training.group_speed import Speed, speed_of
+from thinwire.training.looks import look
 from thinwire.training.rounds import Rounds
 
 
@@ -35,3 +36,12 @@ def test_everybody_hears_everybody() -> None:
         assert on_each([0, 1, 2], talk) == [[b"", b"x", b"xx", b"again", b"again", b"again"]] * 3
         with pytest.raises(UsageError, match="does not fit"):
             rounds[0].begin(b"12345", frame_bytes=8)
+
+
+def test_a_look_waits_for_nobody_and_ends_when_everybody_has_looked() -> None:
+    with groups_of(3) as (groups, _):
+        communicators = [group.communicator("looks") for group in groups]
+        first = look(communicators[0], 100_000)
+        assert not first.done()
+        for job in (first, *(look(each, 100_000) for each in communicators[1:])):
+            job.wait(10)

@@ -10,7 +10,9 @@ from rich.console import Console
 
 from thinwire.training.agreement import Plan
 from thinwire.training.figures import Figures, Report, Switch
+from thinwire.training.ledger import LOOKS, Ledger
 from thinwire.training.live import Display
+from thinwire.training.meter import Measurement
 
 FIGURES = Figures(
     step=240,
@@ -34,7 +36,7 @@ def test_the_report_says_what_why_and_what_it_cost() -> None:
     report = Report(
         fidelity="auto",
         figures=FIGURES,
-        sent={"4 bits": (1_000_000, 600_000)},
+        sent={"4 bits": (1_000_000, 600_000), LOOKS: (0, 2_000_000)},
         exposed_s=0.5,
         switches=(Switch(step=9, plan=PLAN),),
         runners_up=("8 bits, 30 ms exposed",),
@@ -48,6 +50,7 @@ def test_the_report_says_what_why_and_what_it_cost() -> None:
         "fidelity auto",
         "step 240",
         "4 bits: 586 KiB, 4.8 bits for each value",
+        "looks at the wire: 1.91 MiB\n",
         "exposed in all: 500 ms",
         "accuracy spent: 2 %",
         "residual is 0.11 times",
@@ -57,6 +60,15 @@ def test_the_report_says_what_why_and_what_it_cost() -> None:
         "bits taken back: 4 bits",
     ):
         assert part in text, part
+
+
+def test_looks_are_sent_and_save_nothing() -> None:
+    ledger = Ledger(num_ranks=2)
+    ledger.count_look(3000)
+    ledger.count_look(1000)
+    assert ledger.sent == {LOOKS: (0, 4000)}
+    seen = ledger.figures(1, PLAN, Measurement(sizes=(8,), ready_s=(0.0,), step_s=1.0))
+    assert (seen.bytes_sent, seen.bytes_saved, seen.forms) == (4000, -4000, {})
 
 
 def test_a_terminal_shows_a_line_and_plans() -> None:

@@ -18,6 +18,7 @@ from thinwire.codec.base import Shape
 from thinwire.planner.decision import Decision
 from thinwire.planner.forms import Form
 from thinwire.planner.guard import Evidence, Guard, watch
+from thinwire.planner.lookout import Lookout, watch_for_more
 from thinwire.planner.pilot import Pilot, advance
 from thinwire.planner.trial import Trial, observe
 from thinwire.planner.workload import Bucket, Wire, Workload
@@ -42,6 +43,7 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     pilot: Pilot
     guard: Guard
     trial: Trial
+    lookout: Lookout
 
 
 class Autopilot:
@@ -67,12 +69,18 @@ class Autopilot:
         self._pilot = Pilot(number=1)  # the plan of the first steps, which was made without it
         self._guard = Guard()
         self._trial = Trial()
+        self._lookout = Lookout()
         self.last: Decision | None = None
 
     @property
     def complaint(self) -> str:
         """Why bits were taken back; empty if they were not."""
         return "; ".join(filter(None, (self._guard.complaint, self._trial.complaint)))
+
+    @property
+    def look_bytes(self) -> int:
+        """That each rank is to send to each other one after this step, to see what the wire carries."""
+        return self._lookout.num_bytes
 
     def consider(
         self, measured: Sequence[Measurement], in_force: Plan, layouts: Layouts = NO_LAYOUTS
@@ -83,15 +91,19 @@ class Autopilot:
             measured: by rank.
             layouts: what tensors the buckets hold, by the buckets' sizes.
         """
+        self._lookout = replace(self._lookout, num_bytes=0)
         workload = joined(measured, self._codec_contention, layouts)
         if workload is None:
             return None
         rungs = self._rungs
+        by_name = {rung.name: rung for rung in rungs}
         lossiest = max((i for i, rung in enumerate(rungs) if rung.name in in_force.forms), default=0)
         self._guard = watch(self._guard, evidence_of(measured), rungs[lossiest], lossiest, len(measured))
         wire = Wire(
             rank_bytes_per_s=tuple(each.bandwidth_bytes_per_s for each in measured), rtt_s=self._latency_s
         )
+        used = [by_name[in_force.form_of(index)] for index in range(len(workload.buckets))]
+        self._lookout = watch_for_more(self._lookout, workload, used, wire)
         shown_s = max(each.step_s + each.exposed_s for each in measured)
         self._trial = observe(
             self._trial, rungs[lossiest].name, lossiest, shown_s, wire.bottleneck_bytes_per_s
@@ -118,11 +130,12 @@ class Autopilot:
 
     def remember(self) -> Remembered:
         """What ``recall`` needs to go on as if nothing had happened."""
-        return Remembered(pilot=self._pilot, guard=self._guard, trial=self._trial)
+        return Remembered(pilot=self._pilot, guard=self._guard, trial=self._trial, lookout=self._lookout)
 
     def recall(self, remembered: Remembered) -> None:
         """Go on from there."""
         self._pilot, self._guard, self._trial = remembered.pilot, remembered.guard, remembered.trial
+        self._lookout = remembered.lookout
 
 
 def joined(

@@ -54,10 +54,7 @@ class BucketedLink(GradientLink):
         self._join_step()
         if self._parts.arrived(parameter):
             while part := self._parts.next_due():
-                self._begin(part)
-                form = self._form_of(part)
-                if form.codec is not None:
-                    part.average = self._average(part.packed(), [part], form)
+                self._leave(part)
 
     def _send(self, bucket: GradBucket) -> Future[Tensor]:
         """A bucket is full; the future holds its average over all ranks."""
@@ -65,8 +62,11 @@ class BucketedLink(GradientLink):
         self._is_in_step = not bucket.is_last()
         buffer = bucket.buffer()
         parts = self._parts.of_bucket(bucket.index(), bucket.parameters())
-        while self._parts.next_due(bucket.index()):
-            pass
+        while part := self._parts.next_due(full=bucket.index()):
+            if part.bucket == bucket.index():  # the bucket has all of it
+                self._begin(part)
+            else:
+                self._leave(part)
         for part in parts:
             if part.transfer is None:
                 self._begin(part)
@@ -80,9 +80,8 @@ class BucketedLink(GradientLink):
                 averages.append(self._average(values, together, form))
             else:
                 early.append((values, together[0].average))
-        if len(averages) == 1 and not early:
-            return averages[0].then(lambda done: (done.value(), buffer)[1])
-        return _filled(buffer, averages, early)
+        whole = _filled(buffer, averages, early)
+        return whole.then(self._look) if bucket.is_last() and self._look_bytes else whole
 
     def _join_step(self) -> None:
         """Begin a step with the first gradient, or bucket, of a backward pass."""
@@ -104,6 +103,13 @@ class BucketedLink(GradientLink):
             else:
                 found.append((form, [part]))
         return found
+
+    def _leave(self, part: Part) -> None:
+        """It is this part's turn, and its bucket is not full."""
+        self._begin(part)
+        form = self._form_of(part)
+        if form.codec is not None:
+            part.average = self._average(part.packed(), [part], form)
 
     def _begin(self, part: Part) -> None:
         """It is this part's turn: measure it from now on."""
@@ -130,6 +136,9 @@ def _filled(
     buffer: Tensor, averages: Sequence[Future[Any]], early: Sequence[tuple[Tensor, Future[Any]]]
 ) -> Future[Tensor]:
     """The future of the buffer, when all that belongs into it is there."""
+
+    if len(averages) == 1 and not early:
+        return averages[0]  # which is in the buffer
 
     def arrived(_: Future[Any]) -> Tensor:
         for future in averages:

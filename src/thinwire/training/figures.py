@@ -63,7 +63,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         fidelity: what the user asked for.
         figures: the last ones; None before the first step.
         sent: name of a form -> the values that travelled in it, and the bytes of them that this rank sent, to all the
-            others together: of an exact all-reduce of n ranks 64 (n - 1) / n bits a value.
+            others together: of an exact all-reduce of n ranks 64 (n - 1) / n bits a value. What was sent to see how
+            much the wire carries has no values; see ``planner.lookout``.
         exposed_s: communication that no compute hid, of all steps together.
         switches: every plan and when it began.
         runners_up: what else was considered for the last plan, in words.
@@ -88,8 +89,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if self.figures is not None:
             lines.append(f"  now: {self.figures}")
         for name, (num_values, num_bytes) in self.sent.items():
-            bits = 8 * num_bytes / num_values if num_values else 0.0
-            lines.append(f"  sent as {name}: {format_bytes(num_bytes)}, {bits:.3g} bits for each value")
+            bits = f", {8 * num_bytes / num_values:.3g} bits for each value" if num_values else ""
+            lines.append(f"  sent as {name}: {format_bytes(num_bytes)}{bits}")
         lines.append(f"  exposed in all: {format_seconds(self.exposed_s)}")
         spent_percent = f"{100 * self.error_corrected:.2g} %"
         spent = f"  accuracy spent: {spent_percent} of the sum of {FEEDBACK_STEPS} gradients, expected"

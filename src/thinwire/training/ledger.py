@@ -13,6 +13,8 @@ from thinwire.training.agreement import Plan
 from thinwire.training.figures import Figures
 from thinwire.training.meter import Measurement
 
+LOOKS = "looks at the wire"
+
 
 class Ledger:
     """Of one rank.
@@ -60,6 +62,11 @@ class Ledger:
         self._in_step[name] = self._in_step.get(name, 0) + num_bytes
         self._bytes_saved += self._num_bytes(EXACT, num_values, num_halves) - num_bytes
         return num_bytes
+
+    def count_look(self, num_bytes: int) -> None:
+        """So many bytes travel to all others together only to see what the wire carries."""
+        self.sent[LOOKS] = 0, self.sent.get(LOOKS, (0, 0))[1] + num_bytes
+        self._bytes_saved -= num_bytes
 
     def figures(self, step: int, plan: Plan, measured: Measurement) -> Figures:
         """The last step's, with what was measured of it."""

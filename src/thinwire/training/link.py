@@ -33,6 +33,7 @@ from thinwire.training.fidelity import AUTO, codec_of
 from thinwire.training.figures import Figures, Report, Switch
 from thinwire.training.ledger import Ledger
 from thinwire.training.live import Display
+from thinwire.training.looks import look
 from thinwire.training.meter import Measurement, Meter, Transfer
 from thinwire.training.opening import open_auto
 from thinwire.training.rounds import Rounds
@@ -52,6 +53,7 @@ class GradientLink:
     """
 
     _num_halves = 2  # of an all-reduce: each value goes to who adds it up, and the sum comes back
+    _is_idle_between_passes = True  # the wire, between a backward pass and the next
 
     def __init__(
         self, parameters: Mapping[str, Parameter], group: ThinwireProcessGroup, settings: Settings
@@ -60,6 +62,7 @@ class GradientLink:
         self._group = group
         self._control = group.communicator("autopilot")
         self._rounds = Rounds(self._control)
+        self._beside_gradients = group.communicator("looks at the wire")
         self._clock = settings.clock
         self._on_figures = settings.on_figures
         self._names = {id(each): name for name, each in parameters.items()}
@@ -80,6 +83,7 @@ class GradientLink:
         self._display = Display(is_shown=self._rank == 0 and not settings.quiet)
         self._step = 0
         self._round_step, self._next_round_step = 0, 2
+        self._look_bytes = 0  # to each other rank, when the gradients of this step have arrived
         self._sampled_bucket = -1
         self._packed: list[Packed] = []  # of this step, what each transfer holds
         self._layouts: dict[tuple[int, ...], tuple[Packed, ...]] = {}  # by the transfers' sizes
@@ -133,6 +137,7 @@ class GradientLink:
             "plan": msgspec.json.encode(self.plan).decode(),
             "autopilot": msgspec.json.encode(remembered).decode() if remembered else "",
             "steps_to_round": self._next_round_step - self._step,
+            "look_bytes": self._look_bytes,
         } | self._sender.state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -150,6 +155,7 @@ class GradientLink:
             plan = msgspec.json.decode(state_dict["plan"], type=Plan)
             if self._autopilot is not None:
                 self._autopilot.recall(msgspec.json.decode(state_dict["autopilot"], type=Remembered))
+            self._look_bytes = int(state_dict["look_bytes"])
             self._next_round_step = self._step + int(state_dict["steps_to_round"])
             self._sender.load_state_dict(state_dict)
         except (KeyError, TypeError, ValueError) as error:
@@ -175,6 +181,15 @@ class GradientLink:
         )
 
     # A step ---------------------------------------------------------------------------------------------------
+
+    def _look(self, last: Future[Tensor]) -> Tensor:
+        """The gradients of this step have arrived, or nearly; now see what else the wire carries."""
+        value = last.value()
+        self._wire_meter.look(self._clock.now_s(), self._control.traffic())  # apart from the gradients
+        num_bytes, self._look_bytes = self._look_bytes, 0
+        look(self._beside_gradients, num_bytes)
+        self._ledger.count_look(num_bytes * (self._num_ranks - 1))
+        return value
 
     def _priced_as(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """The tensors of the all-reduce that costs what this link does to reduce tensors of these shapes."""
@@ -242,6 +257,9 @@ class GradientLink:
         plan = self._autopilot.consider(said.measured, self.plan, self._layouts)
         if plan is not None:
             self._switch_to(plan, from_step)
+        if self._autopilot.look_bytes and self._is_idle_between_passes:
+            self._look_bytes = self._autopilot.look_bytes
+            self._next_round_step = from_step + 1  # what it shows is worth a message at once
 
     def _switch_to(self, plan: Plan, from_step: int) -> None:
         self.plan = plan

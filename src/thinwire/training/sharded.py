@@ -41,6 +41,7 @@ class ShardedLink(GradientLink):
     """How one model's gradients and parameters travel, on one rank. Made by ``attach``."""
 
     _num_halves = 1
+    _is_idle_between_passes = False  # parameters travel, and tell what the wire carries
 
     def __init__(self, model: FSDPModule, parameters: str | Codec, settings: Settings) -> None:
         groups = shard_groups_of(model)
