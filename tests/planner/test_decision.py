@@ -75,8 +75,8 @@ def test_nothing_down_to_the_target_is_a_better_bargain_than_what_is_chosen(
     assert decision.is_on_target == (decision.chosen.exposed_s <= limit_s)
 
     def price(shown_s: float, error: float) -> float:
-        leaves_exact = PRICE_OF_LEAVING_EXACT if error else 0.0
-        return (workload.step_s + max(shown_s, limit_s)) * (1 + leaves_exact + PRICE_OF_LOSS * error**2)
+        leaves_exact_s = PRICE_OF_LEAVING_EXACT * workload.step_s if error else 0.0
+        return (workload.step_s + max(shown_s, limit_s)) * (1 + PRICE_OF_LOSS * error**2) + leaves_exact_s
 
     for rung in RUNGS:
         shown_s = exposed_s(workload, [rung] * len(workload.buckets), between)
@@ -193,4 +193,6 @@ def test_exact_is_not_left_for_a_gain_within_the_error_of_its_prediction(
     decision = decide(workload, RUNGS, between, target=target)
     exact_s = workload.step_s + exposed_s(workload, [EXACT] * len(workload.buckets), between)
     if decision.chosen.step % max(1, len(workload.buckets)) == 0 and decision.chosen.step:
-        assert workload.step_s + decision.chosen.exposed_s < exact_s / (1 + PRICE_OF_LEAVING_EXACT)
+        assert (
+            decision.chosen.exposed_s + PRICE_OF_LEAVING_EXACT * workload.step_s < exact_s - workload.step_s
+        )

@@ -56,7 +56,8 @@ def test_parts_are_due_in_order_when_their_gradients_are_there() -> None:
     parts.arrived(second[0])
     assert due(parts) == []
     parts.arrived(first[2])
-    assert due(parts) == [2, 3]
+    assert due(parts) == [2]
+    assert due(parts, full=1) == [3]
 
 
 def test_a_parameter_without_a_gradient_holds_up_nothing_once_its_bucket_is_full() -> None:
@@ -65,7 +66,8 @@ def test_a_parameter_without_a_gradient_holds_up_nothing_once_its_bucket_is_full
     parts.arrived(first[1])
     parts.arrived(second[0])
     assert due(parts) == []
-    assert due(parts, full=0) == [0, 1, 2]
+    assert due(parts, full=0) == [0, 1]
+    assert due(parts, full=1) == [2]
 
 
 def test_buckets_that_are_not_as_before_are_one_part_each_until_they_stay_so() -> None:

@@ -29,7 +29,7 @@ from thinwire.planner.workload import Wire, Workload
 from thinwire.units import format_bit_rate, format_seconds
 
 PRICE_OF_LOSS = 300.0
-PRICE_OF_LEAVING_EXACT = 0.05
+PRICE_OF_LEAVING_EXACT = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ def decide(
     enough = next((i for i, plan in enumerate(uniform) if plan.exposed_s <= target_s), last)
     rung = min(
         range(enough + 1),
-        key=lambda i: (workload.step_s + uniform[i].exposed_s) * (1 + _price(uniform[i])),
+        key=lambda i: _cost_s(workload, uniform[i]),
     )
     fastest = min(range(last + 1), key=lambda i: uniform[i].exposed_s)
     limit_s = max(target_s, uniform[rung].exposed_s)
@@ -142,10 +142,11 @@ def stair(rungs: Sequence[Form], num_buckets: int, step: int) -> tuple[Form, ...
     return (rungs[rung],) * (num_buckets - num_lower) + (lower,) * num_lower
 
 
-def _price(plan: Option) -> float:
-    """By what part its steps count longer than they are."""
-    leaves_exact = PRICE_OF_LEAVING_EXACT if plan.step else 0.0
-    return leaves_exact + PRICE_OF_LOSS * plan.error_corrected**2
+def _cost_s(workload: Workload, plan: Option) -> float:
+    """What its steps count for."""
+    step_s = workload.step_s + plan.exposed_s
+    leaves_exact_s = PRICE_OF_LEAVING_EXACT * max(workload.step_s, workload.shown_s) if plan.step else 0.0
+    return step_s * (1 + PRICE_OF_LOSS * plan.error_corrected**2) + leaves_exact_s
 
 
 def _reason(chosen: Option, rejected: Option | None, wire: Wire, target_s: float, *, is_best: bool) -> str:

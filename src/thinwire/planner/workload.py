@@ -36,6 +36,7 @@ class Workload:
         buckets: in the order in which they become ready.
         backward_s: length of the backward pass: nothing is exposed before its end.
         step_s: length of the step.
+        shown_s: what steps last now, with all that the plan in force exposes, whatever for; 0: not known.
         num_ranks: that reduce together.
         codec_contention: how much of a codec's CPU time the training loses: 0 where a core is free, 1 where none is.
     """
@@ -45,6 +46,7 @@ class Workload:
     step_s: float
     num_ranks: int
     codec_contention: float = 1.0
+    shown_s: float = 0.0
 
     def __post_init__(self) -> None:
         ready = [bucket.ready_s for bucket in self.buckets]

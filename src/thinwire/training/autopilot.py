@@ -104,9 +104,8 @@ class Autopilot:
         )
         used = [by_name[in_force.form_of(index)] for index in range(len(workload.buckets))]
         self._lookout = watch_for_more(self._lookout, workload, used, wire)
-        shown_s = max(each.step_s + each.exposed_s for each in measured)
         self._trial = observe(
-            self._trial, rungs[lossiest].name, lossiest, shown_s, wire.bottleneck_bytes_per_s
+            self._trial, rungs[lossiest].name, lossiest, workload.shown_s, wire.bottleneck_bytes_per_s
         )
         floors = [floor for floor in (self._guard.floor, self._trial.floor) if floor is not None]
         floor, pilot = min(floors, default=None), self._pilot
@@ -164,6 +163,7 @@ def joined(
         step_s=max(each.step_s for each in measured),
         num_ranks=len(measured),
         codec_contention=codec_contention,
+        shown_s=max(each.step_s + each.exposed_s for each in measured),
     )
 
 

@@ -38,6 +38,7 @@ class Part:
         index: its place among all of the step.
         bucket: the index of the bucket that it is of.
         parameters: whose gradients it carries.
+        is_whole: whether it is all of its bucket, and so cannot leave before that is full.
         missing: those whose gradients are not there yet, by identity.
         transfer: as the meter knows it, since it was due.
         average: of what left early, when it will have arrived.
@@ -46,6 +47,7 @@ class Part:
     index: int
     bucket: int
     parameters: tuple[Tensor, ...]
+    is_whole: bool = True
     missing: set[int] = field(default_factory=set)
     transfer: Transfer | None = None
     average: Future[Any] | None = None
@@ -97,7 +99,7 @@ class Parts:
     def next_due(self, full: int = -1) -> Part | None:
         """The part whose turn it is, if all its gradients are there or its bucket is full, up to that index."""
         part = self._parts[self._next] if self._next < len(self._parts) else None
-        if part is None or (part.missing and part.bucket > full):
+        if part is None or ((part.missing or part.is_whole) and part.bucket > full):
             return None
         self._next += 1
         return part
@@ -115,8 +117,9 @@ def _parts_of(buckets: Buckets) -> list[Part]:
     least = max(LEAST_VALUES, sum(each.numel() for bucket in buckets for each in bucket) // NUM_PARTS)
     parts: list[Part] = []
     for index, bucket in enumerate(buckets):
-        for stretch in stretches([each.numel() for each in bucket], least):
-            parts.append(Part(len(parts), index, bucket[stretch]))
+        found = stretches([each.numel() for each in bucket], least)
+        for stretch in found:
+            parts.append(Part(len(parts), index, bucket[stretch], is_whole=len(found) == 1))
     return parts
 
 

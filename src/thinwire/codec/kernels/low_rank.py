@@ -76,18 +76,39 @@ def transposed_times_vectors(matrix: Any, scale: np.float32, vectors: Any, out: 
 
 
 @kernel
+def _dot(one: Any, other: Any) -> float:
+    """In float64, as many sums side by side as there are lanes, which are added up at the end."""
+    lanes = np.zeros(_LANES)
+    whole = one.size - one.size % _LANES
+    for c in range(0, whole, _LANES):
+        few, with_few = one[c : c + _LANES], other[c : c + _LANES]
+        for lane in range(_LANES):
+            lanes[lane] += few[lane] * with_few[lane]
+    total = 0.0
+    for lane in range(_LANES):
+        total += lanes[lane]
+    for c in range(whole, one.size):
+        total += one[c] * other[c]
+    return total
+
+
+@kernel
 def orthonormalise(vectors: Any) -> None:
     """Gram and Schmidt's method, twice for each vector, in float64; vectors that depend on others become zero."""
     for j in range(vectors.shape[0]):
-        before = np.sqrt(np.sum(vectors[j] * vectors[j]))
+        vector = vectors[j]
+        before = np.sqrt(_dot(vector, vector))
         for _ in range(2):
-            for other in range(j):
-                vectors[j] -= np.sum(vectors[j] * vectors[other]) * vectors[other]
-        after = np.sqrt(np.sum(vectors[j] * vectors[j]))
+            for k in range(j):
+                other = vectors[k]
+                overlap = _dot(vector, other)
+                for c in range(vector.size):
+                    vector[c] -= overlap * other[c]
+        after = np.sqrt(_dot(vector, vector))
         if after > _DEPENDENT * before:
-            vectors[j] /= after
+            vector /= after
         else:
-            vectors[j] = 0
+            vector[:] = 0
 
 
 @kernel
