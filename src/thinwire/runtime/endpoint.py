@@ -191,6 +191,10 @@ class Endpoint:
         """What traffic has taught of this process's wire, all peers together."""
         return self._watch.wire()
 
+    def pace_bytes_per_s(self, peer: str) -> float:
+        """What the link to a peer carries, as far as traffic has taught; 0: nothing yet."""
+        return self._watch.pace_bytes_per_s(peer)
+
     def carried(self) -> dict[str, LinkStatistics]:
         """What the link to each peer has carried so far: by endpoint id."""
         return {peer: link.statistics() for peer, link in list(self._links.items())}

@@ -394,6 +394,9 @@ class Group:
             found = self._links[rank] = self._endpoint.link(self._contacts[rank])
         return found
 
+    def pace_bytes_per_s(self, rank: int) -> float:
+        return self._endpoint.pace_bytes_per_s(self._contacts[rank].endpoint)
+
     def take_allowance(self, rank: int, num_bytes: int, num_frames: int) -> bool:
         return self._endpoint.allowances.take(
             self._contacts[rank].endpoint, eager_cost(num_bytes, num_frames)

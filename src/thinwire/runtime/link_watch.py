@@ -20,6 +20,7 @@ class LinkWatch:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._learners: dict[str, LinkLearner] = {}
+        self._paces: dict[str, float] = {}
         self._wire = WireLearner()
         self._due_s = float("-inf")
 
@@ -32,7 +33,10 @@ class LinkWatch:
             traffics = {peer: link.traffic() for peer, link in list(links.items())}
             with self._lock:
                 for peer, traffic in traffics.items():
-                    self._learners.setdefault(peer, LinkLearner()).observe(now_s, traffic)
+                    learner = self._learners.setdefault(peer, LinkLearner())
+                    learner.observe(now_s, traffic)
+                    outgoing = learner.estimate().outgoing_bytes_per_s
+                    self._paces[peer] = outgoing.value if outgoing else 0.0
                 sendings = {
                     peer: sending
                     for peer in traffics
@@ -45,11 +49,16 @@ class LinkWatch:
         """The link is gone."""
         with self._lock:
             self._learners.pop(peer, None)
+            self._paces.pop(peer, None)
 
     def estimates(self) -> dict[str, LinkEstimate]:
         """What is known of each link."""
         with self._lock:
             return {peer: learner.estimate() for peer, learner in self._learners.items()}
+
+    def pace_bytes_per_s(self, peer: str) -> float:
+        """What the link to a peer carries, as it was at the last look; 0: nothing is known. Asked for each frame."""
+        return self._paces.get(peer, 0.0)
 
     def wire(self) -> WireEstimate:
         """What is known of all links together."""

@@ -36,6 +36,9 @@ class Pair(NamedTuple):
     def link(self, rank: int) -> Link:
         return self.group.link(self.group_rank(rank))
 
+    def pace_bytes_per_s(self, rank: int) -> float:
+        return self.group.pace_bytes_per_s(self.group_rank(rank))
+
     def take_allowance(self, rank: int, num_bytes: int, num_frames: int) -> bool:
         return self.group.take_allowance(self.group_rank(rank), num_bytes, num_frames)
 
