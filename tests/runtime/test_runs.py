@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from thinwire.collective.schedule import Buffer, Op, OpKind, Ref
 from thinwire.runtime.lowering import Grid, Lowered, lower
-from thinwire.runtime.runs import FRAME_BYTES_MAX, LONGEST_S, SHORTEST_S, frame_bytes, joined
+from thinwire.runtime.runs import FRAME_BYTES_MAX, LONGEST_S, Pace, frame_bytes, joined
 
 GRID = Grid(uncut_bytes_max=256, segment_bytes_min=256, segment_bytes_max=4096, pieces=4)
 ITEMSIZE = 4
@@ -60,16 +60,20 @@ def test_payloads_whose_length_nobody_knows_travel_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("left_bytes", "pace_bytes_per_s", "expected"),
+    ("left_bytes", "pace", "expected"),
     [
-        (10**6, 0.0, 0),  # nothing is known
-        (10**6, 1e6, round(1e6 * LONGEST_S)),  # slow: no longer than others may wait
-        (10**6, 1e8, 750_000),  # the rest is kept for the time until the next phase has something to send
-        (10**6, 1e9, round(1e9 * SHORTEST_S)),  # all of it: it is gone in a moment
-        (10**9, 1e12, FRAME_BYTES_MAX),
+        (10**6, Pace(), 0),  # nothing is known
+        (10**6, Pace(1e6), round(1e6 * LONGEST_S)),  # slow: no longer than others may wait
+        (
+            10**6,
+            Pace(2e8),
+            750_000,
+        ),  # the rest is kept for the time until the next phase has something to send
+        (10**6, Pace(1e9), 10**6),  # all of it: it is gone in a moment
+        (10**6, Pace(1e8, held_share=0.0), 10**6),  # no link is waited for: nothing is kept back
+        (10**6, Pace(1e8, held_share=0.5), 750_000),
+        (10**9, Pace(1e12), FRAME_BYTES_MAX),
     ],
 )
-def test_a_frame_is_as_long_as_the_link_is_fast(
-    left_bytes: int, pace_bytes_per_s: float, expected: int
-) -> None:
-    assert frame_bytes(left_bytes, pace_bytes_per_s) == expected
+def test_a_frame_is_as_long_as_the_link_is_fast(left_bytes: int, pace: Pace, expected: int) -> None:
+    assert frame_bytes(left_bytes, pace) == expected

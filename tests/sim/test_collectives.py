@@ -15,6 +15,7 @@ from thinwire.errors import StalledError
 from thinwire.protocol.frame import HEADER_BYTES
 from thinwire.runtime.job import Job
 from thinwire.runtime.link_watch import LinkWatch
+from thinwire.runtime.runs import Pace
 from thinwire.sim import LinkProfile
 from thinwire.sim.cluster import SimulatedCluster
 
@@ -199,7 +200,7 @@ def test_receiving_from_any_rank_says_from_whom(num_elements: int) -> None:
 def test_frames_of_any_number_of_segments(algorithm: Algorithm, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each rank takes each link for as fast as it likes, and for something else at each frame."""
     rng = np.random.default_rng(len(algorithm.name))
-    monkeypatch.setattr(LinkWatch, "pace_bytes_per_s", lambda self, peer: float(10 ** rng.uniform(5, 10)))
+    monkeypatch.setattr(LinkWatch, "pace", lambda self, peer: Pace(float(10 ** rng.uniform(5, 10))))
     cluster = random_cluster(4, rng)
     members = cluster.group(range(4))
     for variant in variants(algorithm, 4):
@@ -213,7 +214,7 @@ def test_frames_of_any_number_of_segments(algorithm: Algorithm, monkeypatch: pyt
 
 def test_a_fast_link_carries_the_same_bytes_in_fewer_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     def frames_and_bytes(pace_bytes_per_s: float) -> tuple[int, int]:
-        monkeypatch.setattr(LinkWatch, "pace_bytes_per_s", lambda self, peer: pace_bytes_per_s)
+        monkeypatch.setattr(LinkWatch, "pace", lambda self, peer: Pace(pace_bytes_per_s))
         rng = np.random.default_rng(0)
         cluster = random_cluster(4, rng)
         call = CollectiveCall(

@@ -30,6 +30,7 @@ from thinwire.runtime.inbox import Allowances, Credits, Early, Inbox, eager_cost
 from thinwire.runtime.link_watch import LinkWatch
 from thinwire.runtime.memory import BufferPool
 from thinwire.runtime.operation import Operation
+from thinwire.runtime.runs import Pace
 from thinwire.trace import Recorder, Trace, write_chrome
 from thinwire.transport.base import Contact, Link, LinkStatistics, OnSent, Transport
 from thinwire.transport.options import SocketOptions
@@ -191,9 +192,9 @@ class Endpoint:
         """What traffic has taught of this process's wire, all peers together."""
         return self._watch.wire()
 
-    def pace_bytes_per_s(self, peer: str) -> float:
-        """What the link to a peer carries, as far as traffic has taught; 0: nothing yet."""
-        return self._watch.pace_bytes_per_s(peer)
+    def pace(self, peer: str) -> Pace:
+        """How fast the link to a peer is, as far as traffic has taught."""
+        return self._watch.pace(peer)
 
     def carried(self) -> dict[str, LinkStatistics]:
         """What the link to each peer has carried so far: by endpoint id."""

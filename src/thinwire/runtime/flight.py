@@ -27,7 +27,7 @@ from thinwire.protocol.frame import HEADER_BYTES, Header, Kind
 from thinwire.runtime.encoder import Submit
 from thinwire.runtime.lowering import Lowered, PayloadSegment, Piece, Segment
 from thinwire.runtime.memory import BufferPool, Memory
-from thinwire.runtime.runs import Landed, frame_bytes, joined
+from thinwire.runtime.runs import Landed, Pace, frame_bytes, joined
 from thinwire.transport.base import Link
 
 EAGER_BYTES = 64 << 10  # up to this many bytes to one peer are sent without waiting for its GRANT
@@ -44,7 +44,7 @@ class Wires(Protocol):
     """The other ranks of a schedule, as a flight needs them."""
 
     def link(self, rank: int) -> Link: ...
-    def pace_bytes_per_s(self, rank: int) -> float: ...
+    def pace(self, rank: int) -> Pace: ...
     def take_allowance(self, rank: int, num_bytes: int, num_frames: int) -> bool: ...
     def return_allowance(self, rank: int, num_bytes: int) -> None: ...
     def on_coding_failed(self, rank: int | None, error: Exception) -> None: ...
@@ -289,7 +289,7 @@ class Flight:
         run = range(first, end)
         segment = self.lowered.segments[first]
         if segment.kind is OpKind.SEND and len(run) > 1:
-            pace = self.wires.pace_bytes_per_s(segment.peer)
+            pace = self.wires.pace(segment.peer)
             run = self.lowered.front(run, frame_bytes(self.lowered.num_bytes(run), pace))
             ready += range(end - 1, run.stop - 1, -1)
         return run

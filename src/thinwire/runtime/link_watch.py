@@ -9,9 +9,11 @@ import threading
 from collections.abc import Mapping
 
 from thinwire.forecast import LinkEstimate, LinkLearner, WireEstimate, WireLearner
+from thinwire.runtime.runs import Pace
 from thinwire.transport.base import Link
 
 INTERVAL_S = 0.25
+UNKNOWN = Pace()
 
 
 class LinkWatch:
@@ -20,7 +22,7 @@ class LinkWatch:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._learners: dict[str, LinkLearner] = {}
-        self._paces: dict[str, float] = {}
+        self._paces: dict[str, Pace] = {}
         self._wire = WireLearner()
         self._due_s = float("-inf")
 
@@ -35,8 +37,7 @@ class LinkWatch:
                 for peer, traffic in traffics.items():
                     learner = self._learners.setdefault(peer, LinkLearner())
                     learner.observe(now_s, traffic)
-                    outgoing = learner.estimate().outgoing_bytes_per_s
-                    self._paces[peer] = outgoing.value if outgoing else 0.0
+                    self._paces[peer] = _pace(learner.estimate())
                 sendings = {
                     peer: sending
                     for peer in traffics
@@ -56,11 +57,18 @@ class LinkWatch:
         with self._lock:
             return {peer: learner.estimate() for peer, learner in self._learners.items()}
 
-    def pace_bytes_per_s(self, peer: str) -> float:
-        """What the link to a peer carries, as it was at the last look; 0: nothing is known. Asked for each frame."""
-        return self._paces.get(peer, 0.0)
+    def pace(self, peer: str) -> Pace:
+        """How fast the link to a peer was at the last look. Asked for each frame."""
+        return self._paces.get(peer, UNKNOWN)
 
     def wire(self) -> WireEstimate:
         """What is known of all links together."""
         with self._lock:
             return self._wire.estimate()
+
+
+def _pace(estimate: LinkEstimate) -> Pace:
+    outgoing, held_share = estimate.outgoing_bytes_per_s, estimate.held_share
+    if outgoing is None:
+        return UNKNOWN
+    return Pace(outgoing.value, 1.0 if held_share is None else held_share)

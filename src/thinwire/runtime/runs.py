@@ -5,8 +5,9 @@ frame, by what it knows of the link, and the frame's length tells the receiver. 
 link is, and a wrong guess costs time, not a failure.
 
 A frame holds up what is more urgent, and the next step begins only when it has come whole. Hence the limits: what
-leaves in ``LONGEST_S`` at the pace of the link, and, so that no gap is left at the end of a phase, three quarters of
-what is left unless that goes in ``SHORTEST_S``. A link of unknown pace carries single segments.
+leaves in ``LONGEST_S`` at the pace of the link, and, so that no gap is left at the end of a phase, three quarters
+of what is left unless that goes in ``SHORTEST_S``. Where the job seldom waits for the link, both may last longer. A
+link of unknown pace carries single segments.
 
 Not here: cutting (``lowering``), and pace (``link_watch``).
 """
@@ -15,13 +16,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import NamedTuple
 
 from thinwire.runtime.lowering import Piece
 
-LONGEST_S = 10e-3
+LONGEST_S = 4e-3
 SHORTEST_S = 2e-3
+HELD_SHARE_MIN = 0.05  # less is taken for so much
 # However fast the link was: if it becomes slow, progress must still show, and memory for what comes early is bounded.
 FRAME_BYTES_MAX = 4 << 20
+
+
+class Pace(NamedTuple):
+    """How fast a link is, as far as traffic has taught.
+
+    Attributes:
+        bytes_per_s: what it carries; 0: nothing is known.
+        held_share: for how much of the time it was what the job waited for. Full cores make a link look slow, but not
+            so slow that they wait for it.
+    """
+
+    bytes_per_s: float = 0.0
+    held_share: float = 1.0
 
 
 class Landed:
@@ -41,14 +57,17 @@ class Landed:
         self.num_left = len(run)
 
 
-def frame_bytes(left_bytes: int, pace_bytes_per_s: float) -> int:
+def frame_bytes(left_bytes: int, pace: Pace) -> int:
     """How much of what is ready for one peer the next frame should carry at most; at least one segment goes anyway.
 
-    >>> frame_bytes(4 << 20, 1.25e6), frame_bytes(1_500_000, 125e6), frame_bytes(375_000, 125e6)
-    (12500, 1125000, 281250)
+    >>> [frame_bytes(left_bytes, Pace(125e6)) for left_bytes in (1_500_000, 375_000, 250_000)]
+    [500000, 281250, 250000]
+    >>> frame_bytes(1_500_000, Pace(125e6, held_share=0.1))
+    1500000
     """
-    gentle = min(left_bytes * 3 // 4, pace_bytes_per_s * LONGEST_S)
-    return min(FRAME_BYTES_MAX, int(max(gentle, pace_bytes_per_s * SHORTEST_S)))
+    rate = pace.bytes_per_s / max(pace.held_share, HELD_SHARE_MIN)
+    wanted = max(min(left_bytes * 3 // 4, rate * LONGEST_S), rate * SHORTEST_S)
+    return min(left_bytes, FRAME_BYTES_MAX, int(wanted))
 
 
 def joined(segments: Sequence[tuple[Piece, ...]]) -> list[Piece]:
