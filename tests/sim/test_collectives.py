@@ -12,7 +12,10 @@ from thinwire.collective.algorithms import algorithms, algorithms_for
 from thinwire.collective.algorithms.base import Algorithm
 from thinwire.collective.schedule import CollectiveKind
 from thinwire.errors import StalledError
+from thinwire.protocol.frame import HEADER_BYTES
 from thinwire.runtime.job import Job
+from thinwire.runtime.link_watch import LinkWatch
+from thinwire.runtime.runs import Pace
 from thinwire.sim import LinkProfile
 from thinwire.sim.cluster import SimulatedCluster
 
@@ -191,3 +194,36 @@ def test_receiving_from_any_rank_says_from_whom(num_elements: int) -> None:
     assert sorted(job.source for job in receives) == [1, 2, 3]
     for array, job in zip(found, receives, strict=True):
         np.testing.assert_array_equal(array, job.source)
+
+
+@pytest.mark.parametrize("algorithm", [each for each in ALGORITHMS if not each.encodes], ids=name_of)
+def test_frames_of_any_number_of_segments(algorithm: Algorithm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each rank takes each link for as fast as it likes, and for something else at each frame."""
+    rng = np.random.default_rng(len(algorithm.name))
+    monkeypatch.setattr(LinkWatch, "pace", lambda self, peer: Pace(float(10 ** rng.uniform(5, 10))))
+    cluster = random_cluster(4, rng)
+    members = cluster.group(range(4))
+    for variant in variants(algorithm, 4):
+        call = CollectiveCall(
+            kind=algorithm.kind, num_ranks=4, num_elements=400_000, rng=rng, algorithm=variant
+        )
+        run(cluster, [call.submit(member) for member in members])
+        for rank in range(4):
+            call.check(rank)
+
+
+def test_a_fast_link_carries_the_same_bytes_in_fewer_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    def frames_and_bytes(pace_bytes_per_s: float) -> tuple[int, int]:
+        monkeypatch.setattr(LinkWatch, "pace", lambda self, peer: Pace(pace_bytes_per_s))
+        rng = np.random.default_rng(0)
+        cluster = random_cluster(4, rng)
+        call = CollectiveCall(
+            kind=CollectiveKind.ALL_REDUCE, num_ranks=4, num_elements=800_000, rng=rng, algorithm="direct"
+        )
+        run(cluster, [call.submit(member) for member in cluster.group(range(4))])
+        carried = [link for endpoint in cluster.endpoints for link in endpoint.carried().values()]
+        return sum(link.frames_sent for link in carried), sum(link.bytes_sent for link in carried)
+
+    (many, bytes_of_many), (few, bytes_of_few) = frames_and_bytes(0.0), frames_and_bytes(1e9)
+    assert bytes_of_many - bytes_of_few == HEADER_BYTES * (many - few)
+    assert few < many / 4

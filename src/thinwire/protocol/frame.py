@@ -28,7 +28,7 @@ MAX_PAYLOAD_BYTES = 8 << 20
 class Kind(enum.IntEnum):
     HEARTBEAT = 1  # "I am alive"; no payload
     GOODBYE = 2  # the sender leaves in good order; nothing follows on this lane
-    DATA = 3  # one segment of one message of one operation
+    DATA = 3  # consecutive segments of one message of one operation; the length tells how many
     GRANT = 4  # the receiver of an operation is ready: send everything
     ANNOUNCE = 5  # the sender has an operation for you and waits for a GRANT
     CREDIT = 6  # `signature` bytes of eager data have been consumed
@@ -46,7 +46,7 @@ class Header(NamedTuple):
         operation: number of the operation in its group.
         tile: which slice of the operation's data.
         message: index of the message among those this sender sends to this receiver in the tile.
-        segment: index of the segment in its message.
+        segment: index in its message of the first segment that it carries.
         length: payload bytes.
         signature: 64-bit description of the call, equal on all ranks (DATA, GRANT, ANNOUNCE); an amount (CREDIT).
     """

@@ -30,6 +30,7 @@ from thinwire.runtime.inbox import Allowances, Credits, Early, Inbox, eager_cost
 from thinwire.runtime.link_watch import LinkWatch
 from thinwire.runtime.memory import BufferPool
 from thinwire.runtime.operation import Operation
+from thinwire.runtime.runs import Pace
 from thinwire.trace import Recorder, Trace, write_chrome
 from thinwire.transport.base import Contact, Link, LinkStatistics, OnSent, Transport
 from thinwire.transport.options import SocketOptions
@@ -190,6 +191,10 @@ class Endpoint:
     def wire(self) -> WireEstimate:
         """What traffic has taught of this process's wire, all peers together."""
         return self._watch.wire()
+
+    def pace(self, peer: str) -> Pace:
+        """How fast the link to a peer is, as far as traffic has taught."""
+        return self._watch.pace(peer)
 
     def carried(self) -> dict[str, LinkStatistics]:
         """What the link to each peer has carried so far: by endpoint id."""

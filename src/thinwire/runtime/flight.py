@@ -5,6 +5,8 @@ what the news made ready, with no lock held while bytes are moved or reduced. A 
 dependencies are met is staged and applied by whoever meets the last of them. Only what is to be encoded from the
 start on goes to the encoder's thread (``encoder``).
 
+Consecutive segments that are ready at one moment share a frame as far as the link is fast (``runs``).
+
 Large transfers wait for the receiver's GRANT, so that they land straight in the user's memory; small ones leave at
 once, out of an allowance that the receiver renews (``inbox``). Data from the receiver says as much as its GRANT; where
 the schedule lets a rank send only in answer to such data, no GRANT is sent to it. (Both cannot wait for each other: the
@@ -16,14 +18,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Protocol
 
 from thinwire.collective.schedule import OpKind
 from thinwire.errors import CodecError, ProtocolError
 from thinwire.protocol.frame import HEADER_BYTES, Header, Kind
 from thinwire.runtime.encoder import Submit
-from thinwire.runtime.lowering import Lowered, PayloadSegment, Segment
+from thinwire.runtime.lowering import Lowered, PayloadSegment, Piece, Segment
 from thinwire.runtime.memory import BufferPool, Memory
+from thinwire.runtime.runs import Landed, Pace, frame_bytes, joined
 from thinwire.transport.base import Link
 
 EAGER_BYTES = 64 << 10  # up to this many bytes to one peer are sent without waiting for its GRANT
@@ -40,6 +44,7 @@ class Wires(Protocol):
     """The other ranks of a schedule, as a flight needs them."""
 
     def link(self, rank: int) -> Link: ...
+    def pace(self, rank: int) -> Pace: ...
     def take_allowance(self, rank: int, num_bytes: int, num_frames: int) -> bool: ...
     def return_allowance(self, rank: int, num_bytes: int) -> None: ...
     def on_coding_failed(self, rank: int | None, error: Exception) -> None: ...
@@ -103,7 +108,8 @@ class Flight:
         self._num_left = len(lowered.segments)
         self._arrived = bytearray(len(lowered.segments))
         self._direct: set[int] = set()
-        self._staged: dict[int, memoryview] = {}
+        self._staged: dict[int, Landed] = {}
+        self._frames_sent = 0
         self._cleared: dict[int, int] = {}  # ranks that we may send to -> flags for the frames
         self._held: dict[int, list[int]] = {}
         self._payloads: dict[PayloadSegment, _Payload] = {}
@@ -154,37 +160,36 @@ class Flight:
             ProtocolError: no such segment, or it came before.
             LengthMismatch: the segment has another length here.
         """
-        index = self._receive_of(rank, header)
-        if index is None:
+        run = self._receives_of(rank, header)
+        if run is None:
             return [self._pool.take(header.length)]
-        segment = self.lowered.segments[index]
+        segment = self.lowered.segments[run.start]
         with self._lock:
-            if self._arrived[index]:
+            if any(self._arrived[run.start : run.stop]):
                 raise ProtocolError(f"segment {header.segment} of message {header.message} came twice")
-            self._arrived[index] = 1
-            if not segment.reduce and not segment.writes_payload and not self._waiting_for[index]:
-                self._direct.add(index)
-                return [self._memory.bytes_of(piece) for piece in segment.target]
+            self._mark_arrived(run)
+            is_stored = not segment.reduce and not segment.writes_payload
+            if is_stored and not any(self._waiting_for[run.start : run.stop]):
+                self._direct.add(run.start)
+                return [self._memory.bytes_of(piece) for piece in self._targets(run)]
         return [self._pool.take(header.length)]
 
     def handle_data(self, rank: int, header: Header, payload: Sequence[memoryview]) -> None:
         """The payload of a DATA frame is in ``payload``, as given by ``views_for`` or from the pool."""
-        index = self._receive_of(rank, header)
-        if index is None:
+        run = self._receives_of(rank, header)
+        if run is None:
             return
         if rank not in self._cleared and self.lowered.bytes_to.get(rank, 0) > EAGER_BYTES:
             self.handle_grant(rank)
-        if index in self._direct:
-            self._run(self._complete(index))
+        if run.start in self._direct:
+            self._run(self._complete(run))
             return
-        staged = payload[0] if payload else memoryview(b"")
+        landed = Landed(run, payload[0] if payload else memoryview(b""))
         with self._lock:
-            self._arrived[index] = 1
-            if self._waiting_for[index]:
-                self._staged[index] = staged
-                return
-        self._apply_received(index, staged)
-        self._run(self._complete(index))
+            self._mark_arrived(run)
+            self._staged.update(dict.fromkeys(run, landed))
+            ready = [index for index in reversed(run) if not self._waiting_for[index]]
+        self._run(ready)
 
     def ask(self) -> None:
         """Show the ranks that we wait for our signature: if they make another call, they will say so."""
@@ -222,13 +227,13 @@ class Flight:
         """What this rank has sent once everything has completed, headers included."""
         if self.lowered.readers:
             return self._encoded_bytes_sent
-        return sum(self.lowered.bytes_to.values()) + HEADER_BYTES * sum(self.lowered.frames_to.values())
+        return sum(self.lowered.bytes_to.values()) + HEADER_BYTES * self._frames_sent
 
-    def _receive_of(self, rank: int, header: Header) -> int | None:
-        """The RECV segment that a DATA frame is for; None if its payload is longer than any: that ends the group.
+    def _receives_of(self, rank: int, header: Header) -> range | None:
+        """The RECV segments that a DATA frame is for; None if its payload is longer than any: that ends the group.
 
         Raises:
-            LengthMismatch: there is no such segment, or it has another length here.
+            LengthMismatch: there are no such segments, or they have another length here.
         """
         index = self.lowered.receives.get((rank, header.message, header.segment))
         if index is None:
@@ -237,54 +242,94 @@ class Flight:
         if segment.writes_payload and header.length > segment.num_bytes:
             self.wires.on_coding_failed(rank, _too_long(header, segment))
             return None
-        if not segment.writes_payload and header.length != segment.num_bytes:
+        if segment.writes_payload:
+            return range(index, index + 1)
+        run = self.lowered.run_of(index, header.length)
+        if run is None:
             raise LengthMismatch
-        return index
+        return run
+
+    def _targets(self, run: range) -> list[Piece]:
+        return joined([segment.target for segment in self.lowered.segments[run.start : run.stop]])
+
+    def _mark_arrived(self, run: range) -> None:
+        """The lock is held."""
+        self._arrived[run.start : run.stop] = bytes([1]) * len(run)
 
     # Running --------------------------------------------------------------------------------------------------
 
     def _run(self, ready: list[int]) -> None:
         """Execute ready segments, last first, and whatever becomes ready by that."""
         while ready:
-            index = ready.pop()
-            segment = self.lowered.segments[index]
+            run = self._pop_run(ready)
+            segment = self.lowered.segments[run.start]
             if segment.kind is OpKind.SEND:
-                if self._post(index, segment):
-                    ready += self._complete(index)
+                if self._post(run, segment):
+                    ready += self._complete(run)
                 continue
             if segment.kind is OpKind.RECV:
-                with self._lock:
-                    staged = self._staged.pop(index, None)
-                if staged is None:
-                    continue  # it will be applied when it arrives
-                self._apply_received(index, staged)
-            elif segment.kind is OpKind.ENCODE or segment.kind is OpKind.DECODE:
+                for part, landed in self._pop_landed(run):
+                    self._apply_received(part, landed)
+                    ready += self._complete(part)
+                continue
+            if segment.kind is OpKind.ENCODE or segment.kind is OpKind.DECODE:
                 if not self._code(segment):
                     return
             else:
                 self._memory.apply_local(segment)
-            ready += self._complete(index)
+            ready += self._complete(run)
 
-    def _complete(self, index: int) -> list[int]:
-        """Mark a segment complete; returns the segments that this makes ready."""
+    def _pop_run(self, ready: list[int]) -> range:
+        """The last ready segment, and those before it in the list that share its frame."""
+        first = ready.pop()
+        end, most = first + 1, self.lowered.run_ends[first]
+        while end < most and ready and ready[-1] == end:
+            ready.pop()
+            end += 1
+        run = range(first, end)
+        segment = self.lowered.segments[first]
+        if segment.kind is OpKind.SEND and len(run) > 1:
+            pace = self.wires.pace(segment.peer)
+            run = self.lowered.front(run, frame_bytes(self.lowered.num_bytes(run), pace))
+            ready += range(end - 1, run.stop - 1, -1)
+        return run
+
+    def _pop_landed(self, run: range) -> list[tuple[range, Landed]]:
+        """Of what is to be received next, what is here, and in which frames; the rest is applied when it arrives."""
+        with self._lock:
+            landed = [self._staged.pop(index, None) for index in run]
+        parts: list[tuple[range, Landed]] = []
+        begin = run.start
+        for frame, group in groupby(landed):
+            end = begin + len(list(group))
+            if frame is not None:
+                parts.append((range(begin, end), frame))
+            begin = end
+        return parts
+
+    def _complete(self, run: range) -> list[int]:
+        """Mark segments of one op complete; returns the segments that this makes ready, last first."""
         ready = []
+        segments = self.lowered.segments
         read = None
         with self._lock:
             if self._stopped:
                 return []
-            if self.lowered.segments[index].reads_payload:
-                read = self._read_payload(self.lowered.segments[index].payload)
-            for dependent in self.lowered.segments[index].dependents:
-                self._waiting_for[dependent] -= 1
-                if not self._waiting_for[dependent]:
-                    ready.append(dependent)
-            self._num_left -= 1
+            if segments[run.start].reads_payload:
+                read = self._read_payload(segments[run.start].payload)
+            for index in run:
+                for dependent in segments[index].dependents:
+                    self._waiting_for[dependent] -= 1
+                    if not self._waiting_for[dependent]:
+                        ready.append(dependent)
+            self._frames_sent += segments[run.start].kind is OpKind.SEND
+            self._num_left -= len(run)
             done = not self._num_left
         if read is not None:
             self._pool.give(read)
         if done:
             self._on_done(self)
-        ready.reverse()
+        ready.sort(reverse=True)
         return ready
 
     def _clear(self, rank: int, flags: int) -> list[int]:
@@ -293,13 +338,19 @@ class Flight:
             self._cleared.setdefault(rank, flags)
             return self._held.pop(rank, [])
 
-    def _apply_received(self, index: int, staged: memoryview) -> None:
-        segment = self.lowered.segments[index]
+    def _apply_received(self, run: range, landed: Landed) -> None:
+        segment = self.lowered.segments[run.start]
         if segment.writes_payload:
-            self._keep_payload(segment, staged, segment.peer)
-        else:
-            self._memory.apply_received(segment, staged)
-            self._pool.give(staged)
+            self._keep_payload(segment, landed.content, segment.peer)
+            return
+        begin = self.lowered.offsets[run.start] - self.lowered.offsets[landed.run.start]
+        content = landed.content[begin : begin + self.lowered.num_bytes(run)]
+        self._memory.apply_received(self._targets(run), content, reduce=segment.reduce)
+        with self._lock:
+            landed.num_left -= len(run)
+            is_last = not landed.num_left
+        if is_last:
+            self._pool.give(landed.content)
 
     def _submit_encodes(self, ready: list[int]) -> list[int]:
         """Have encoded what can be, on the encoder's thread, in order; returns the other segments."""
@@ -350,19 +401,19 @@ class Flight:
         del self._payloads[key]
         return payload.content
 
-    def _post(self, index: int, segment: Segment) -> bool:
-        """Hand a segment to the link, or hold it. True if it has left already."""
+    def _post(self, run: range, segment: Segment) -> bool:
+        """Hand segments to the link in one frame, or hold them. True if they have left already."""
         flags = self._cleared.get(segment.peer)
         if flags is None:
             with self._lock:
                 flags = self._cleared.get(segment.peer)
                 if flags is None:
                     if not self._stopped:
-                        self._held.setdefault(segment.peer, []).append(index)
+                        self._held.setdefault(segment.peer, []).extend(run)
                     return False
         group, operation, tile = self.key
         payload: Sequence[memoryview] = ()
-        num_bytes = segment.num_bytes
+        num_bytes = self.lowered.num_bytes(run)
         if segment.reads_payload:
             with self._lock:
                 kept = self._payloads.get(segment.payload)
@@ -373,7 +424,8 @@ class Flight:
             if flags & FLAG_EAGER and num_bytes < segment.num_bytes:
                 self.wires.return_allowance(segment.peer, segment.num_bytes - num_bytes)
         elif num_bytes:
-            payload = [self._memory.bytes_of(piece) for piece in segment.source]
+            pieces = joined([each.source for each in self.lowered.segments[run.start : run.stop]])
+            payload = [self._memory.bytes_of(piece) for piece in pieces]
         header = Header(
             Kind.DATA,
             group,
@@ -385,7 +437,7 @@ class Flight:
             self.signature,
             flags,
         )
-        receipt = _Receipt(self, index)
+        receipt = _Receipt(self, run)
         self.wires.link(segment.peer).send(header, payload, priority=self._priority, on_sent=receipt.on_sent)
         return receipt.left_at_once()
 
@@ -410,24 +462,24 @@ class _Receipt:
     The former is reported to the caller, who goes on in its own loop: no recursion however long the chain.
     """
 
-    __slots__ = ("_flight", "_index", "_left", "_returned")
+    __slots__ = ("_flight", "_left", "_returned", "_run")
 
-    def __init__(self, flight: Flight, index: int) -> None:
+    def __init__(self, flight: Flight, run: range) -> None:
         self._flight = flight
-        self._index = index
+        self._run = run
         self._left = False
         self._returned = False
 
     def on_sent(self, error: BaseException | None) -> None:
         flight = self._flight
         if error is not None:
-            flight.wires.on_send_failed(flight.lowered.segments[self._index].peer, error)
+            flight.wires.on_send_failed(flight.lowered.segments[self._run.start].peer, error)
             return
         with flight._lock:
             self._left = True
             if not self._returned:
                 return
-        flight._run(flight._complete(self._index))
+        flight._run(flight._complete(self._run))
 
     def left_at_once(self) -> bool:
         with self._flight._lock:

@@ -36,6 +36,7 @@ from thinwire.runtime.memory import Array, Chunk
 from thinwire.runtime.operation import CallOptions, Operation
 from thinwire.runtime.plan import Call, Plan, plan_for
 from thinwire.runtime.reduction import DType
+from thinwire.runtime.runs import Pace
 from thinwire.runtime.streams import Pair, Receive, pair_call, stream_id
 from thinwire.transport.base import Contact, Link
 
@@ -393,6 +394,9 @@ class Group:
         if found is None:
             found = self._links[rank] = self._endpoint.link(self._contacts[rank])
         return found
+
+    def pace(self, rank: int) -> Pace:
+        return self._endpoint.pace(self._contacts[rank].endpoint)
 
     def take_allowance(self, rank: int, num_bytes: int, num_frames: int) -> bool:
         return self._endpoint.allowances.take(

@@ -9,9 +9,11 @@ import threading
 from collections.abc import Mapping
 
 from thinwire.forecast import LinkEstimate, LinkLearner, WireEstimate, WireLearner
+from thinwire.runtime.runs import Pace
 from thinwire.transport.base import Link
 
 INTERVAL_S = 0.25
+UNKNOWN = Pace()
 
 
 class LinkWatch:
@@ -20,6 +22,7 @@ class LinkWatch:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._learners: dict[str, LinkLearner] = {}
+        self._paces: dict[str, Pace] = {}
         self._wire = WireLearner()
         self._due_s = float("-inf")
 
@@ -32,7 +35,9 @@ class LinkWatch:
             traffics = {peer: link.traffic() for peer, link in list(links.items())}
             with self._lock:
                 for peer, traffic in traffics.items():
-                    self._learners.setdefault(peer, LinkLearner()).observe(now_s, traffic)
+                    learner = self._learners.setdefault(peer, LinkLearner())
+                    learner.observe(now_s, traffic)
+                    self._paces[peer] = _pace(learner.estimate())
                 sendings = {
                     peer: sending
                     for peer in traffics
@@ -45,13 +50,25 @@ class LinkWatch:
         """The link is gone."""
         with self._lock:
             self._learners.pop(peer, None)
+            self._paces.pop(peer, None)
 
     def estimates(self) -> dict[str, LinkEstimate]:
         """What is known of each link."""
         with self._lock:
             return {peer: learner.estimate() for peer, learner in self._learners.items()}
 
+    def pace(self, peer: str) -> Pace:
+        """How fast the link to a peer was at the last look. Asked for each frame."""
+        return self._paces.get(peer, UNKNOWN)
+
     def wire(self) -> WireEstimate:
         """What is known of all links together."""
         with self._lock:
             return self._wire.estimate()
+
+
+def _pace(estimate: LinkEstimate) -> Pace:
+    outgoing, held_share = estimate.outgoing_bytes_per_s, estimate.held_share
+    if outgoing is None:
+        return UNKNOWN
+    return Pace(outgoing.value, 1.0 if held_share is None else held_share)

@@ -14,6 +14,7 @@ A lowered program holds no data and is shared by all operations of the same shap
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -126,6 +127,9 @@ class Lowered(NamedTuple):
         first: those that wait for none.
         peers: all ranks that this one sends to or receives from.
         receives: (peer, message, segment) -> index of the RECV segment.
+        offsets: for each segment, how many bytes its op moves before it.
+        run_ends: for each segment, the index after the last one that may share a frame with it: of the same SEND or
+            RECV, and not encoded.
         bytes_to, bytes_from: what this rank sends to and receives from each peer; of encoded segments, at most.
         answering: peers that send to this rank only in answer to what they have received from it.
         frames_to: how many segments that is.
@@ -139,12 +143,32 @@ class Lowered(NamedTuple):
     first: tuple[int, ...]
     peers: tuple[int, ...]
     receives: dict[tuple[int, int, int], int]
+    offsets: tuple[int, ...]
+    run_ends: tuple[int, ...]
     bytes_to: dict[int, int]
     bytes_from: dict[int, int]
     answering: frozenset[int]
     frames_to: dict[int, int]
     readers: dict[PayloadSegment, Readers]
     staging_bytes: int
+
+    def num_bytes(self, run: range) -> int:
+        """What consecutive segments of one op move."""
+        last = run[-1]
+        return self.offsets[last] + self.segments[last].num_bytes - self.offsets[run.start]
+
+    def run_of(self, first: int, num_bytes: int) -> range | None:
+        """The segments from ``first`` on that move so many bytes and may share a frame; None: there are none such."""
+        end = bisect_left(self.offsets, self.offsets[first] + num_bytes, first + 1, self.run_ends[first])
+        run = range(first, end)
+        return run if self.num_bytes(run) == num_bytes else None
+
+    def front(self, run: range, num_bytes: int) -> range:
+        """The first segments of a run, one at least, as long as they move no more than that."""
+        if self.num_bytes(run) <= num_bytes:
+            return run
+        end = bisect_right(self.offsets, self.offsets[run.start] + num_bytes, run.start + 1, run.stop) - 1
+        return range(run.start, max(run.start + 1, end))
 
 
 def segment_bytes_for(chunk_bytes: int, grid: Grid) -> int:
@@ -202,6 +226,8 @@ def lower(
             dependents[need].append(index)
 
     segments: list[Segment] = []
+    offsets: list[int] = []
+    run_ends: list[int] = []
     receives: dict[tuple[int, int, int], int] = {}
     bytes_to: dict[int, int] = {}
     bytes_from: dict[int, int] = {}
@@ -212,6 +238,7 @@ def lower(
     for op, cuts in zip(program, pieces_of_op, strict=True):
         message = messages.get((op.kind, op.peer), 0)
         messages[op.kind, op.peer] = message + 1
+        offset = 0
         for position, (source, target) in enumerate(cuts):
             index = len(segments)
             elements = sum(piece.end - piece.begin for piece in (source or target))
@@ -235,6 +262,10 @@ def lower(
                 writes_payload,
             )
             segments.append(segment)
+            offsets.append(offset)
+            offset += num_bytes
+            is_alone = is_payload or op.kind not in (OpKind.SEND, OpKind.RECV)
+            run_ends.append(index + (1 if is_alone else len(cuts) - position))
             if reads_payload:
                 readers[segment.payload] = readers[segment.payload].and_one(sends=op.kind is OpKind.SEND)
             if writes_payload:
@@ -254,6 +285,8 @@ def lower(
         first=tuple(index for index, segment in enumerate(segments) if not segment.num_deps),
         peers=tuple({**bytes_from, **bytes_to}),
         receives=receives,
+        offsets=tuple(offsets),
+        run_ends=tuple(run_ends),
         bytes_to=bytes_to,
         bytes_from=bytes_from,
         answering=frozenset(filter(answers, bytes_from)),

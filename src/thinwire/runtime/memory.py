@@ -7,7 +7,7 @@ GIL while they work, so readers of several links reduce in parallel.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,12 +98,12 @@ class Memory:
         """The piece as writable bytes."""
         return self._array(piece).view(np.uint8).data
 
-    def apply_received(self, segment: Segment, payload: memoryview) -> None:
-        """Store or reduce a received segment into its target."""
+    def apply_received(self, targets: Iterable[Piece], payload: memoryview, *, reduce: bool) -> None:
+        """Store or reduce what was received into its targets."""
         begin = 0
-        for piece in segment.target:
+        for piece in targets:
             end = begin + (piece.end - piece.begin) * self._itemsize
-            if not segment.reduce:
+            if not reduce:
                 self.bytes_of(piece)[:] = payload[begin:end]
             elif end > begin:
                 target = self._array(piece)

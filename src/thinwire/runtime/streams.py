@@ -17,6 +17,7 @@ from thinwire.runtime.memory import Array
 from thinwire.runtime.operation import CallOptions
 from thinwire.runtime.plan import Call
 from thinwire.runtime.reduction import DType
+from thinwire.runtime.runs import Pace
 from thinwire.transport.base import Link
 
 
@@ -35,6 +36,9 @@ class Pair(NamedTuple):
 
     def link(self, rank: int) -> Link:
         return self.group.link(self.group_rank(rank))
+
+    def pace(self, rank: int) -> Pace:
+        return self.group.pace(self.group_rank(rank))
 
     def take_allowance(self, rank: int, num_bytes: int, num_frames: int) -> bool:
         return self.group.take_allowance(self.group_rank(rank), num_bytes, num_frames)

@@ -37,8 +37,8 @@ _LOG = logging.getLogger("thinwire.transport")
 
 # Up to this size the thread that called `send` copies the payload into the kernel itself.
 DIRECT_SEND_BYTES = 64 << 10
-# One wait for this much of a payload. Between hosts no segment is larger than 256 KiB, so that progress shows on a slow
-# link too; within one, where they are larger, waiting less often took a fifth off the user time of 64 MiB over TCP.
+# One wait for this much of a payload. On a slow link no frame is so large, so that progress shows there too; on a fast
+# one, waiting less often took a fifth off the user time of 64 MiB over TCP.
 _WAIT_BYTES = 4 << 20
 # Pulled bytes after which the peer is told at the latest that it may use its memory again.
 _UNTOLD_BYTES_MAX = 1 << 20
