@@ -16,7 +16,7 @@ from thinwire.codec.kernels import kernel
 from thinwire.codec.kernels.bits import unit
 
 _LANES = 16
-_TILE = 2048  # columns whose part of all the vectors stays in cache
+_TILE = 512  # columns whose part of all the vectors stays in the first-level cache
 _DEPENDENT = 1e-5  # a vector that loses so much of its length was a combination of those before it
 
 
@@ -64,9 +64,30 @@ def transposed_times_vectors(matrix: Any, scale: np.float32, vectors: Any, out: 
     """out[j, c] = scale * sum over i of matrix[i, c] * vectors[j, i]."""
     num_rows, num_columns = matrix.shape
     out[:] = 0
+    by_four = num_rows - num_rows % 4
     for begin in range(0, num_columns, _TILE):
         end = min(begin + _TILE, num_columns)
-        for i in range(num_rows):
+        for i in range(0, by_four, 4):
+            row0, row1, row2, row3 = (
+                matrix[i, begin:end],
+                matrix[i + 1, begin:end],
+                matrix[i + 2, begin:end],
+                matrix[i + 3, begin:end],
+            )
+            for j in range(vectors.shape[0]):
+                factor0, factor1, factor2, factor3 = (
+                    np.float32(vectors[j, i]),
+                    np.float32(vectors[j, i + 1]),
+                    np.float32(vectors[j, i + 2]),
+                    np.float32(vectors[j, i + 3]),
+                )
+                target = out[j, begin:end]
+                for c in range(target.size):
+                    total = target[c] + (row0[c] * scale) * factor0
+                    total += (row1[c] * scale) * factor1
+                    total += (row2[c] * scale) * factor2
+                    target[c] = total + (row3[c] * scale) * factor3
+        for i in range(by_four, num_rows):
             row = matrix[i, begin:end]
             for j in range(vectors.shape[0]):
                 factor = np.float32(vectors[j, i])
@@ -115,13 +136,33 @@ def orthonormalise(vectors: Any) -> None:
 def add_product(left: Any, right: Any, scale: np.float32, add: bool, out: Any) -> None:
     """out[i, c] = scale * sum over j of left[j, i] * right[j, c]; with ``add``, that is added to what is there."""
     num_rows, num_columns = out.shape
+    num_vectors = left.shape[0]
+    by_four = num_vectors - num_vectors % 4
     tile = np.empty(_TILE, np.float32)
     for begin in range(0, num_columns, _TILE):
         end = min(begin + _TILE, num_columns)
         row = tile[: end - begin]
         for i in range(num_rows):
             row[:] = 0
-            for j in range(left.shape[0]):
+            for j in range(0, by_four, 4):
+                factor0, factor1, factor2, factor3 = (
+                    left[j, i],
+                    left[j + 1, i],
+                    left[j + 2, i],
+                    left[j + 3, i],
+                )
+                vector0, vector1, vector2, vector3 = (
+                    right[j, begin:end],
+                    right[j + 1, begin:end],
+                    right[j + 2, begin:end],
+                    right[j + 3, begin:end],
+                )
+                for c in range(row.size):
+                    total = row[c] + factor0 * vector0[c]
+                    total += factor1 * vector1[c]
+                    total += factor2 * vector2[c]
+                    row[c] = total + factor3 * vector3[c]
+            for j in range(by_four, num_vectors):
                 factor, vector = left[j, i], right[j, begin:end]
                 for c in range(row.size):
                     row[c] += factor * vector[c]
