@@ -52,7 +52,7 @@ def test_exact_is_left_for_a_little_only_when_it_is_asked_for_again_and_again() 
     assert decision.chosen.step > 0
 
 
-def test_exact_is_left_at_once_where_it_exposes_half_a_step() -> None:
+def test_exact_is_left_at_once_where_it_exposes_a_whole_step() -> None:
     pilot, _ = advance(Pilot(), CNN, RUNGS, wire(100_000 * MBIT))
     pilot, decision = advance(pilot, CNN, RUNGS, wire(100 * MBIT), is_exact=True)
     assert decision is not None

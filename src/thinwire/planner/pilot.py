@@ -4,7 +4,7 @@ The wire is believed within a factor of 1 +- ``MARGIN``. The plan in force stays
 chosen at both ends of that interval; otherwise the choice for the middle takes its place. Since choices are ordered by
 bandwidth, measurements that stay within 10 % of their mean never change a plan. More loss comes at once, less
 loss only when ``PATIENCE`` observations in a row ask for it. Exact is left when ``PATIENCE_WITH_EXACT`` do, unless it
-exposes half a step: the first steps of a job are slower than the others, and who leaves exact once has another result.
+exposes a whole step: the first steps of a job are slower than the others, and who leaves exact once has another result.
 
 Not here: how all ranks agree on a plan, and when it is applied (``training.agreement``).
 """
@@ -74,7 +74,7 @@ def advance(
 
     num_buckets = len(workload.buckets)
     middle = choice(wire)
-    leaves_exact = is_exact and middle.chosen.step and _exact_s(workload, wire) < workload.step_s / 2
+    leaves_exact = is_exact and middle.chosen.step and _exact_s(workload, wire) < workload.step_s
     if num_buckets != pilot.num_buckets:
         if leaves_exact and pilot.streak + 1 < PATIENCE_WITH_EXACT:
             return replace(pilot, streak=pilot.streak + 1), None
