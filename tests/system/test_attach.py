@@ -105,39 +105,6 @@ def test_coded_replicas_are_equal_and_learn_as_exact_ones_do(world: World, fidel
         assert f"sent as {fidelity}" in report
 
 
-def _in_parts(fidelity: str) -> tuple[int, float, list[bytes]]:
-    """One bucket that leaves in parts, beside an exact model that has the same weights: how far gradients are apart."""
-
-    def wide() -> nn.Module:
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Flatten(), *(nn.Linear(256 + 256 * (i > 0), 512) for i in range(5)))
-
-    exact = DistributedDataParallel(wide())
-    coded = DistributedDataParallel(wide())
-    link = thinwire.attach(coded, fidelity, quiet=True)
-    apart = []
-    for step in range(6):
-        for model in (exact, coded):
-            model.zero_grad()
-            with model.no_sync():
-                loss_at(model, 100 + step).backward()
-            loss_at(model, step).backward()
-        apart += [
-            float((mine.grad - true.grad).norm() / true.grad.norm())
-            for mine, true in zip(coded.parameters(), exact.parameters(), strict=True)
-        ]
-    return len(link._layouts), max(apart), [each.grad.numpy().tobytes() for each in coded.parameters()]
-
-
-@pytest.mark.parametrize("fidelity", ["quantize(bits=8)", "low_rank(low_rank_dim=200)"])
-def test_a_bucket_that_leaves_in_parts_is_put_together_again(world: World, fidelity: str) -> None:
-    answers = world.run(_in_parts, fidelity)
-    for num_layouts, apart, grads in answers:
-        assert num_layouts > 1
-        assert apart < 0.1
-        assert grads == answers[0][2]
-
-
 def _unused() -> list[bytes]:
     model, optimizer, _ = made(CODEC, Forked, find_unused_parameters=True)
     train(model, optimizer, range(STEPS))

@@ -19,16 +19,15 @@ from thinwire.codec.quantize import Quantize
 from thinwire.forecast import Traffic
 from thinwire.planner.forms import Budget, Form, ladder
 from thinwire.training.agreement import Plan
-from thinwire.training.autopilot import Autopilot, Packed
+from thinwire.training.autopilot import Autopilot
 from thinwire.training.link import ROUND_S
 from thinwire.training.meter import Meter
 from thinwire.training.wire_meter import WireMeter
 
 MBIT = 1e6 / 8
 NUM_RANKS, PEERS = 4, 3
-SIZES = (1_610_000, 20_000)
-SHAPES = (((512, 3136), (512,)), ((64, 32, 3, 3), (32, 1, 3, 3)))
-LAYOUTS = {SIZES: tuple(Packed(bucket, shapes) for bucket, shapes in enumerate(SHAPES))}
+LAYOUTS = {(1_610_000, 20_000): (((512, 3136), (512,)), ((64, 32, 3, 3), (32, 1, 3, 3)))}
+SIZES, SHAPES = next(iter(LAYOUTS.items()))
 READY_S, STEP_S, BACKWARD_S = (0.0, 0.06), 0.122, 0.06
 NANO = 1e-9
 RUNGS = ladder(

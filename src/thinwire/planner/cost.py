@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from thinwire.planner.forms import Form
-from thinwire.planner.workload import Bucket, Wire, Workload
+from thinwire.planner.workload import Wire, Workload
 
 NUM_PARTS = 8
 
@@ -35,8 +35,8 @@ def exposed_s(workload: Workload, forms: Sequence[Form], wire: Wire) -> float:
     if num_ranks == 1 or not workload.buckets:
         return 0.0
     stolen_s = encoder_s = wire_s = decoder_s = end_s = 0.0
-    for leaves_s, bucket, form in _leaving(workload, forms):
-        ready_s = leaves_s + stolen_s
+    for bucket, form in zip(workload.buckets, forms, strict=True):
+        ready_s = bucket.ready_s + stolen_s
         encode_s = form.encode_s_per_value * bucket.num_values * (1 + 1 / num_ranks)
         decode_s = form.decode_s_per_value * bucket.num_values * 2 * (num_ranks - 1) / num_ranks
         shard_bytes = form.shard_bytes(bucket.num_values, num_ranks, bucket.shapes)
@@ -47,20 +47,6 @@ def exposed_s(workload: Workload, forms: Sequence[Form], wire: Wire) -> float:
         end_s = max(end_s, decoder_s + wire.rtt_s)
         stolen_s += workload.codec_contention * (encode_s + decode_s)
     return max(0.0, stolen_s, end_s - workload.backward_s)
-
-
-def _leaving(workload: Workload, forms: Sequence[Form]) -> list[tuple[float, Bucket, Form]]:
-    """When each bucket leaves, in that order."""
-    full_s = {bucket.packed_in: bucket.ready_s for bucket in workload.buckets}  # the last counts
-    leaving = [
-        (
-            full_s[bucket.packed_in] if form.is_exact and bucket.packed_in is not None else bucket.ready_s,
-            bucket,
-            form,
-        )
-        for bucket, form in zip(workload.buckets, forms, strict=True)
-    ]
-    return sorted(leaving, key=lambda each: each[0])
 
 
 def _station(free_s: float, first_in_s: float, last_in_s: float, work_s: float) -> tuple[float, float]:

@@ -19,13 +19,11 @@ class Bucket:
         num_values: float32 values in it.
         ready_s: when it is ready to be sent, seconds after the backward pass begins.
         shapes: of its tensors, as far as they are known: what has none is not factored.
-        packed_in: exact ones that have the same number here leave together, when the last is ready; None: alone.
     """
 
     num_values: int
     ready_s: float
     shapes: tuple[Shape, ...] = ()
-    packed_in: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,6 @@ from thinwire.codec.base import Codec
 from thinwire.errors import UsageError
 from thinwire.planner.forms import Budget
 from thinwire.runtime.process_group import ThinwireProcessGroup
-from thinwire.training.bucketed import BucketedLink
 from thinwire.training.fidelity import budget_of
 from thinwire.training.link import GradientLink
 from thinwire.training.settings import OnFigures, Settings
@@ -77,7 +76,13 @@ def attach(
         raise UsageError(
             f"DistributedDataParallel does not gather parameters: leave out parameters={parameters!r}"
         )
-    return BucketedLink(model, group, settings)
+    link = GradientLink(dict(model.module.named_parameters()), group, settings)
+    try:
+        # Without annotations, because torch compares them and does not take those that are text.
+        model.register_comm_hook(link, lambda link, bucket: link._send(bucket))
+    except RuntimeError as error:
+        raise UsageError(f"the model has a communication hook already: {error}") from None
+    return link
 
 
 def _is_sharded(model: object) -> TypeGuard[FSDPModule]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import msgspec
 
@@ -25,15 +24,7 @@ from thinwire.planner.workload import Bucket, Wire, Workload
 from thinwire.training.agreement import Plan
 from thinwire.training.meter import Measurement
 
-
-class Packed(NamedTuple):
-    """What one transfer holds: tensors of these shapes, and the bucket that it is of."""
-
-    bucket: int
-    shapes: tuple[Shape, ...]
-
-
-Layouts = Mapping[tuple[int, ...], tuple[Packed, ...]]
+Layouts = Mapping[tuple[int, ...], tuple[tuple[Shape, ...], ...]]
 NO_LAYOUTS: Layouts = {}
 
 
@@ -152,12 +143,12 @@ def joined(
         return None
     if not all(each.step_s and each.bandwidth_bytes_per_s for each in measured):
         return None
-    packed = layouts.get(measured[0].sizes) or [Packed(i, ()) for i in range(len(measured[0].sizes))]
+    shapes = layouts.get(measured[0].sizes) or ((),) * len(measured[0].sizes)
     ready = [max(times) for times in zip(*(each.ready_s for each in measured), strict=True)]
     return Workload(
         buckets=tuple(
-            Bucket(num_values=size, ready_s=at_s, shapes=each.shapes, packed_in=each.bucket)
-            for size, at_s, each in zip(measured[0].sizes, ready, packed, strict=True)
+            Bucket(num_values=size, ready_s=at_s, shapes=of_bucket)
+            for size, at_s, of_bucket in zip(measured[0].sizes, ready, shapes, strict=True)
         ),
         backward_s=ready[-1],
         step_s=max(each.step_s for each in measured),

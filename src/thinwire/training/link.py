@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 from torch import Tensor
+from torch._C._distributed_c10d import GradBucket
 from torch.futures import Future
 from torch.nn import Parameter
 
@@ -27,13 +28,14 @@ from thinwire.errors import UsageError
 from thinwire.planner.forms import EXACT, EXACT_NAME, Form
 from thinwire.runtime.process_group import ThinwireProcessGroup
 from thinwire.training.agreement import Message, Plan, heard
-from thinwire.training.autopilot import Autopilot, Packed, Remembered
+from thinwire.training.autopilot import Autopilot, Remembered
 from thinwire.training.calibration import calibrated
 from thinwire.training.fidelity import AUTO, codec_of
 from thinwire.training.figures import Figures, Report, Switch
 from thinwire.training.ledger import Ledger
 from thinwire.training.live import Display
 from thinwire.training.looks import look
+from thinwire.training.low_rank_sum import pieces_of
 from thinwire.training.meter import Measurement, Meter, Transfer
 from thinwire.training.opening import open_auto
 from thinwire.training.rounds import Rounds
@@ -85,8 +87,8 @@ class GradientLink:
         self._round_step, self._next_round_step = 0, 2
         self._look_bytes = 0  # to each other rank, when the gradients of this step have arrived
         self._sampled_bucket = -1
-        self._packed: list[Packed] = []  # of this step, what each transfer holds
-        self._layouts: dict[tuple[int, ...], tuple[Packed, ...]] = {}  # by the transfers' sizes
+        self._buckets: list[tuple[Shape, ...]] = []  # of this step: what tensors they hold
+        self._layouts: dict[tuple[int, ...], tuple[tuple[Shape, ...], ...]] = {}  # by the buckets' sizes
         self._loss: float | None = None
         self._ledger = Ledger(self._num_ranks)
         self._switches: list[Switch] = []
@@ -94,11 +96,6 @@ class GradientLink:
         self._figures_due_s = self._clock.now_s() + FIGURES_S
         self._switch_to(self.plan, from_step=1)
         weakref.finalize(self, self._display.close)
-
-    @property
-    def _can_code(self) -> bool:
-        """Whether anything may travel otherwise than exactly."""
-        return any(not form.is_exact for form in self._forms.values())
 
     # For users ------------------------------------------------------------------------------------------------
 
@@ -182,6 +179,19 @@ class GradientLink:
 
     # A step ---------------------------------------------------------------------------------------------------
 
+    def _send(self, bucket: GradBucket) -> Future[Tensor]:
+        """DistributedDataParallel's hook: a bucket is ready; the future holds the average over all ranks."""
+        now_s = self._clock.now_s()
+        if bucket.index() == 0:
+            self._begin_step(now_s)
+        form = self._forms[self.plan.form_of(bucket.index())]
+        pieces = pieces_of([(self._names[id(each)], tuple(each.shape)) for each in bucket.parameters()])
+        transfer = self._begin_transfer(form, tuple(piece.shape for piece in pieces), now_s)
+        is_sampled = bucket.index() == self._sampled_bucket
+        future = self._sender.average(bucket.buffer(), pieces, form, is_sampled=is_sampled)
+        sent = self._ending(transfer, future)
+        return sent.then(self._look) if bucket.is_last() and self._look_bytes else sent
+
     def _look(self, last: Future[Tensor]) -> Tensor:
         """The gradients of this step have arrived, or nearly; now see what else the wire carries."""
         value = last.value()
@@ -197,23 +207,17 @@ class GradientLink:
             return tuple(shapes)
         return ((sum(map(prod, shapes)) * self._num_halves // 2,),)
 
-    def _begin_transfer(
-        self, form: Form, shapes: Sequence[Shape], now_s: float, bucket: int | None = None
-    ) -> Transfer:
-        """Tensors of these shapes are ready to go, which belong to that bucket if several transfers do."""
+    def _begin_transfer(self, form: Form, shapes: Sequence[Shape], now_s: float) -> Transfer:
+        """A bucket of tensors of these shapes is about to go."""
         num_bytes = self._ledger.count(form, sum(map(prod, shapes)), self._num_halves, shapes=shapes)
-        index = len(self._packed) if bucket is None else bucket
-        self._packed.append(Packed(index, self._priced_as(shapes)))
-        num_values = sum(map(prod, self._packed[-1].shapes))
-        return self._meter.begin_transfer(num_values, now_s, num_bytes)
+        self._buckets.append(self._priced_as(shapes))
+        return self._meter.begin_transfer(sum(map(prod, self._buckets[-1])), now_s, num_bytes)
 
-    def _ending(self, transfers: Sequence[Transfer], future: Future[Any]) -> Future[Tensor]:
-        """The future of the tensor that they bring together, which tells the meter when it has arrived."""
+    def _ending(self, transfer: Transfer, future: Future[Any]) -> Future[Tensor]:
+        """The future of the tensor that a transfer brings, which tells the meter when it has."""
 
         def arrived(done: Future[Any]) -> Tensor:
-            now_s = self._clock.now_s()
-            for transfer in transfers:
-                self._meter.end_transfer(transfer, now_s)
+            self._meter.end_transfer(transfer, self._clock.now_s())
             value: list[Tensor] = done.value()
             if self._autopilot is not None:
                 self._control.acknowledge()  # or the wire meters of the others count the waiting for it
@@ -224,8 +228,8 @@ class GradientLink:
     def _begin_step(self, now_s: float) -> None:
         self._meter.begin_step(now_s)
         self._step += 1
-        self._layouts[tuple(sum(map(prod, each.shapes)) for each in self._packed)] = tuple(self._packed)
-        self._packed = []
+        self._layouts[tuple(sum(map(prod, each)) for each in self._buckets)] = tuple(self._buckets)
+        self._buckets = []
         self._sampled_bucket = -1
         if self._autopilot is not None:
             self._wire_meter.look(now_s, self._control.traffic())

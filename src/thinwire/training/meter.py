@@ -47,17 +47,11 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class Transfer:
-    """One bucket on its way.
-
-    Attributes:
-        ready_s, start_s: when it could leave, and when it did: not at once, if it waited for others to go with.
-        end_s: when it has arrived.
-    """
+    """One bucket on its way. ``end_s`` is set when it has arrived."""
 
     num_values: int
-    ready_s: float
-    num_bytes: int
     start_s: float
+    num_bytes: int
     end_s: float = 0.0
 
 
@@ -78,7 +72,7 @@ class Step:
 
     @property
     def exposed_s(self) -> float:
-        return max(0.0, self.end_s - self.transfers[-1].ready_s)
+        return max(0.0, self.end_s - self.transfers[-1].start_s)
 
 
 class Meter:
@@ -115,7 +109,7 @@ class Meter:
 
     def begin_transfer(self, num_values: int, now_s: float, num_bytes: int) -> Transfer:
         """A bucket is ready and goes: ``num_bytes`` from this rank to all others together."""
-        transfer = Transfer(num_values, now_s, num_bytes, start_s=now_s)
+        transfer = Transfer(num_values, now_s, num_bytes)
         with self._lock:
             assert self._current is not None, "a step begins before its transfers"
             self._current.transfers.append(transfer)
@@ -143,7 +137,7 @@ class Meter:
         ]
         return Measurement(
             sizes=alike[-1].sizes,
-            ready_s=_medians([[each.ready_s - step.start_s for each in step.transfers] for step in recent]),
+            ready_s=_medians([[each.start_s - step.start_s for each in step.transfers] for step in recent]),
             step_s=max(0.0, statistics.median(lengths[-len(recent) :])) if lengths else 0.0,
             exposed_s=statistics.median(step.exposed_s for step in recent),
             bandwidth_bytes_per_s=max(map(self._bandwidth, recent)),

@@ -114,7 +114,7 @@ class ShardedLink(GradientLink):
                 ),
                 is_sampled=index == self._sampled_bucket,
             )
-        return self._ending([transfer], future)
+        return self._ending(transfer, future)
 
     # A backward pass ------------------------------------------------------------------------------------------
 
