@@ -86,7 +86,10 @@ class CodedSum:
 
 
 class FactoredSum:
-    """The sum as ``training.low_rank_sum`` makes it, which is that of one rank with the mean of all matrices."""
+    """The sum as ``training.low_rank_sum`` makes it, which is that of one rank with the mean of all matrices.
+
+    Factors are of bfloat16 here; there they have eight bits, and what these leave out is owed.
+    """
 
     def __init__(self, low_rank_dim: int, shapes: list[tuple[int, ...]]) -> None:
         generator = np.random.default_rng(0)
