@@ -85,22 +85,6 @@ def test_what_is_done_in_order_waits_for_its_own_end_and_for_what_came_before() 
     assert seen == ["a", "b", "c"]
 
 
-def test_what_can_be_done_at_once_is_done_where_it_ends_and_holds_up_nobody() -> None:
-    queue, jobs, seen = InOrder(), [Job("a"), Job("b"), Job("c")], list[str]()
-    threads = list[threading.Thread]()
-    last = threading.Event()
-    queue.after(jobs[0], lambda: seen.append("a"))
-    queue.after(jobs[1], seen.clear, or_at_once=lambda: not threads.append(threading.current_thread()))
-    queue.after(jobs[2], lambda: (seen.append("c"), last.set()), or_at_once=lambda: False)
-    jobs[1].finish()
-    assert threads == [threading.current_thread()]
-    jobs[2].finish()
-    jobs[0].finish()
-    assert last.wait(10)
-    queue.close()
-    assert seen == ["a", "c"]
-
-
 # Futures --------------------------------------------------------------------------------------------------------
 
 
@@ -117,17 +101,6 @@ def test_callbacks_know_their_strand_on_any_thread() -> None:
     future.add_done_callback(lambda done: seen.append(calling_callbacks_of()))
     assert seen == ["a strand"]
     assert calling_callbacks_of() == ""
-
-
-def test_a_result_is_set_here_only_where_no_callback_would_run_here() -> None:
-    watched, unwatched = StrandFuture("a strand", []), StrandFuture("a strand", [])
-    seen: list[int] = []
-    watched.add_done_callback(lambda done: seen.append(done.value()))
-    assert not watched.set_result_if_unwatched(1)
-    assert not watched.done()
-    assert not seen
-    assert unwatched.set_result_if_unwatched(2)
-    assert unwatched.then(lambda done: done.value() + 1).wait() == 3
 
 
 def test_an_error_keeps_its_type_down_the_chain() -> None:

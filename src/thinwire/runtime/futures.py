@@ -16,7 +16,6 @@ Not here: when a future is completed (``work``).
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, NoReturn, TypeVar
@@ -61,15 +60,6 @@ class StrandFuture(torch.futures.Future[Any]):
         super().__init__(devices=list(devices))
         self._strand = strand
         self._devices = devices
-        self._attaching = threading.Lock()
-        self._has_callbacks = False
-
-    def set_result_if_unwatched(self, result: Any) -> bool:
-        """Complete it unless there are callbacks, which would run on this thread. Says whether it did."""
-        with self._attaching:
-            if not self._has_callbacks:
-                self.set_result(result)
-            return not self._has_callbacks
 
     def then(self, callback: Callable[[torch.futures.Future[Any]], T]) -> torch.futures.Future[T]:
         child = StrandFuture(self._strand, self._devices)
@@ -83,7 +73,7 @@ class StrandFuture(torch.futures.Future[Any]):
             else:
                 child.set_result(result)
 
-        self._attach(call)
+        super().add_done_callback(call)
         return child
 
     def add_done_callback(self, callback: Callable[[torch.futures.Future[Any]], None]) -> None:
@@ -91,11 +81,6 @@ class StrandFuture(torch.futures.Future[Any]):
             with callback_of(self._strand):
                 callback(self)
 
-        self._attach(call)
-
-    def _attach(self, call: Callable[[torch.futures.Future[Any]], None]) -> None:
-        with self._attaching:
-            self._has_callbacks = True
         super().add_done_callback(call)
 
     def set_exception(self, error: Exception) -> None:

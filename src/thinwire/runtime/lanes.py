@@ -89,29 +89,16 @@ class InOrder:
         self._lock = threading.Lock()
         self._waiting: deque[_Waiting] = deque()
 
-    def after(
-        self,
-        end: Job | Completion,
-        do: Callable[[], object],
-        *,
-        or_at_once: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """Have ``do`` called once ``end`` has ended and what was given before has been done. It must not raise.
-
-        Args:
-            or_at_once: called where ``end`` ends, and says whether that made ``do`` superfluous. It must not block.
-        """
+    def after(self, end: Job | Completion, do: Callable[[], object]) -> None:
+        """Have ``do`` called once ``end`` has ended and what was given before has been done. It must not raise."""
         waiting = _Waiting(do)
         with self._lock:
             self._waiting.append(waiting)
 
         def on_end(_: object) -> None:
-            is_done = or_at_once()
             with self._lock:
-                if is_done:
-                    self._waiting.remove(waiting)
                 waiting.has_ended = True
-                is_next = bool(self._waiting) and self._waiting[0].has_ended
+                is_next = self._waiting[0].has_ended
             if is_next:
                 self._lane.submit(self._drain)
 

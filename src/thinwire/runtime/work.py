@@ -104,26 +104,12 @@ class ThinwireWork(Work):
         if self._waited:
             self._complete(future)
         elif self._is_message:
-            self._end.add_done_callback(lambda _: self._complete_soon(future))
-        else:
-            self._strand.callbacks.after(
-                self._end,
-                lambda: self._complete(future),
-                or_at_once=lambda: self._complete_if_unwatched(future),
+            self._end.add_done_callback(
+                lambda _: self._strand.completions.submit(lambda: self._complete(future))
             )
+        else:
+            self._strand.callbacks.after(self._end, lambda: self._complete(future))
         return future
-
-    def _complete_soon(self, future: StrandFuture) -> None:
-        if not self._complete_if_unwatched(future):
-            self._strand.completions.submit(lambda: self._complete(future))
-
-    def _complete_if_unwatched(self, future: StrandFuture) -> bool:
-        """Without a lane, which costs a thread's wake-up and is there to keep callbacks off the network's threads.
-
-        What C++ attaches is not seen from here; it is short.
-        """
-        is_plain = self._end.exception() is None and not self._staging.devices
-        return is_plain and future.set_result_if_unwatched(self.result())
 
     def _complete(self, future: StrandFuture) -> None:
         try:
