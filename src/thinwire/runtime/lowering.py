@@ -53,8 +53,8 @@ NETWORK_GRID = Grid(
 CODED_GRID = Grid(
     uncut_bytes_max=32 << 10,
     segment_bytes_min=32 << 10,
-    segment_bytes_max=256 << 10,
-    pieces=6,
+    segment_bytes_max=1 << 20,
+    pieces=2,
     multiple=1 << 16,
 )
 
