@@ -88,6 +88,19 @@ def test_nothing_down_to_the_target_is_a_better_bargain_than_what_is_chosen(
         assert set(decision.chosen.names) == {"exact"}
 
 
+@given(workloads(), bandwidths, targets)
+def test_exact_is_not_left_for_a_gain_within_the_error_of_its_prediction(
+    workload: Workload, bandwidth: float, target: float
+) -> None:
+    between = wire(bandwidth, workload.num_ranks)
+    decision = decide(workload, RUNGS, between, target=target)
+    exact_s = workload.step_s + exposed_s(workload, [EXACT] * len(workload.buckets), between)
+    if decision.chosen.step % max(1, len(workload.buckets)) == 0 and decision.chosen.step:
+        assert (
+            decision.chosen.exposed_s + PRICE_OF_LEAVING_EXACT * workload.step_s < exact_s - workload.step_s
+        )
+
+
 @given(workloads(), bandwidths, st.floats(0, 0.5), st.sets(st.sampled_from([form.name for form in FORMS])))
 def test_never_outside_the_budget(
     workload: Workload, bandwidth: float, max_error: float, allowed: set[str]
@@ -183,16 +196,3 @@ def test_what_makes_no_sense_is_refused(make: object) -> None:
     assert callable(make)
     with pytest.raises(UsageError):
         make()
-
-
-@given(workloads(), bandwidths, targets)
-def test_exact_is_not_left_for_a_gain_within_the_error_of_its_prediction(
-    workload: Workload, bandwidth: float, target: float
-) -> None:
-    between = wire(bandwidth, workload.num_ranks)
-    decision = decide(workload, RUNGS, between, target=target)
-    exact_s = workload.step_s + exposed_s(workload, [EXACT] * len(workload.buckets), between)
-    if decision.chosen.step % max(1, len(workload.buckets)) == 0 and decision.chosen.step:
-        assert (
-            decision.chosen.exposed_s + PRICE_OF_LEAVING_EXACT * workload.step_s < exact_s - workload.step_s
-        )

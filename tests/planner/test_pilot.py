@@ -42,29 +42,30 @@ def test_more_loss_comes_at_once_less_loss_after_patience() -> None:
     assert faster.chosen.step < slower.chosen.step
 
 
-def test_exact_is_left_for_a_little_only_when_it_is_asked_for_again_and_again() -> None:
-    pilot, _ = advance(Pilot(), CNN, RUNGS, wire(100_000 * MBIT))
-    for mbit in (1800, 100_000, *[1800] * (PATIENCE_WITH_EXACT - 1)):
-        pilot, decision = advance(pilot, CNN, RUNGS, wire(mbit * MBIT), is_exact=True)
+@pytest.mark.parametrize(
+    "pilot",
+    [advance(Pilot(), CNN, RUNGS, wire(100_000 * MBIT))[0], Pilot(number=1)],
+    ids=["exact for these buckets", "exact for others"],
+)
+def test_exact_is_left_for_a_little_only_when_it_is_asked_for_again_and_again(pilot: Pilot) -> None:
+    for _ in range(PATIENCE_WITH_EXACT - 1):
+        pilot, decision = advance(pilot, CNN, RUNGS, wire(1800 * MBIT), is_exact=True)
         assert decision is None
     pilot, decision = advance(pilot, CNN, RUNGS, wire(1800 * MBIT), is_exact=True)
     assert decision is not None
     assert decision.chosen.step > 0
+
+
+def test_an_observation_in_between_that_keeps_exact_begins_the_count_anew() -> None:
+    pilot, _ = advance(Pilot(), CNN, RUNGS, wire(100_000 * MBIT))
+    for mbit in (*[1800] * (PATIENCE_WITH_EXACT - 1), 100_000, *[1800] * (PATIENCE_WITH_EXACT - 1)):
+        pilot, decision = advance(pilot, CNN, RUNGS, wire(mbit * MBIT), is_exact=True)
+        assert decision is None
 
 
 def test_exact_is_left_at_once_where_it_exposes_a_whole_step() -> None:
     pilot, _ = advance(Pilot(), CNN, RUNGS, wire(100_000 * MBIT))
     pilot, decision = advance(pilot, CNN, RUNGS, wire(100 * MBIT), is_exact=True)
-    assert decision is not None
-    assert decision.chosen.step > 0
-
-
-def test_other_buckets_are_no_reason_to_leave_exact_at_once() -> None:
-    pilot = Pilot(number=1)
-    for _ in range(PATIENCE_WITH_EXACT - 1):
-        pilot, decision = advance(pilot, CNN, RUNGS, wire(1800 * MBIT), is_exact=True)
-        assert decision is None
-    pilot, decision = advance(pilot, CNN, RUNGS, wire(1800 * MBIT), is_exact=True)
     assert decision is not None
     assert decision.chosen.step > 0
 

@@ -46,7 +46,7 @@ def test_all_ranks_get_the_same_bytes_and_what_was_sent_and_is_owed_is_what_went
     sent, owed = sum(found[0][0]), sum(residual for _, residual in found) / RANKS
     np.testing.assert_allclose(sent + owed, meant, atol=1e-4)
     vector = np.abs([residual[PIECES[0].part] for _, residual in found])
-    assert vector.max() < 0.1  # it travels as it is, but for its rounding
+    assert vector.max() < 0.1  # it travels as it is, but for its rounding to eight bits, and that of a sum
 
 
 def test_an_average_of_low_rank_arrives_whole_even_where_no_ranks_part_is() -> None:

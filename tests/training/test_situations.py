@@ -214,10 +214,10 @@ def test_a_wire_that_recovers_is_seen_although_small_steps_do_not_show_it(seed: 
     back = [(at_s, mbit) for at_s, mbit in FADING if at_s >= 46]
     for (at_s, mbit), (until_s, _) in zip(back, [*back[1:], (60, 0)], strict=True):
         late = [row for row in rows if at_s + 2.5 <= row.end_s - row.step_s and row.end_s < until_s]
-        assert all(0.6 * mbit * MBIT < row.believed < 1.1 * mbit * MBIT for row in late), at_s
-        lossiest = "4 bits" if mbit < 900 else "8 bits"  # 4 bits stay where the wire may be a quarter slower
+        assert all(0.7 * mbit * MBIT < row.believed < 1.1 * mbit * MBIT for row in late), at_s
+        lossiest = "4 bits" if mbit < 500 else "8 bits"
         assert max(rungs_used(late)) <= NAMES.index(lossiest), at_s
-    assert sum(row.look_bytes > 0 for row in rows) < 0.1 * len(rows)
+    assert sum(row.look_bytes > 0 for row in rows) < 0.06 * len(rows)
 
 
 def test_a_link_that_slows_down_while_an_exact_bucket_is_on_its_way_has_a_new_plan_two_steps_later() -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from thinwire.planner.forms import Form
-from thinwire.planner.workload import Wire, Workload
+from thinwire.planner.workload import Bucket, Wire, Workload
 
 NUM_PARTS = 8
 
@@ -39,14 +39,18 @@ def exposed_s(workload: Workload, forms: Sequence[Form], wire: Wire) -> float:
         ready_s = bucket.ready_s + stolen_s
         encode_s = form.encode_s_per_value * bucket.num_values * (1 + 1 / num_ranks)
         decode_s = form.decode_s_per_value * bucket.num_values * 2 * (num_ranks - 1) / num_ranks
-        shard_bytes = form.shard_bytes(bucket.num_values, num_ranks, bucket.shapes)
-        send_s = wire.transfer_s(2 * shard_bytes)
+        send_s = on_wire_s(bucket, form, wire, num_ranks)
         encoder_s, first_s = _station(encoder_s, ready_s, ready_s, encode_s)
         wire_s, first_s = _station(wire_s, first_s, encoder_s, send_s)
         decoder_s, _ = _station(decoder_s, first_s, wire_s, decode_s)
         end_s = max(end_s, decoder_s + wire.rtt_s)
         stolen_s += workload.codec_contention * (encode_s + decode_s)
     return max(0.0, stolen_s, end_s - workload.backward_s)
+
+
+def on_wire_s(bucket: Bucket, form: Form, wire: Wire, num_ranks: int) -> float:
+    """How long a bucket keeps the wire busy: a shard to each peer, and the sum of the own shard to each."""
+    return wire.transfer_s(2 * form.shard_bytes(bucket.num_values, num_ranks, bucket.shapes))
 
 
 def _station(free_s: float, first_in_s: float, last_in_s: float, work_s: float) -> tuple[float, float]:

@@ -8,10 +8,11 @@ one that is chosen is never more lossy.
 Time is not all: of the plans down to the first that meets the target, the one is chosen whose steps are shortest when
 each is made longer by ``PRICE_OF_LOSS`` times the square of its error after feedback, which is how what is sent late
 comes into the bound of a training's convergence (Karimireddy et al. 2019). So a form that loses much is used where it
-saves much. And where any value is not to arrive as it is, steps must become shorter by ``PRICE_OF_LEAVING_EXACT``, so
-that nobody gets another result than without thinwire for a gain as small as the error of its prediction. (What each
-form loses in the end, ``benchmarks/codec_training.py`` measures, one seed: with factors of eight columns and with four
-bits a value a CNN ends within 1 % of the loss of exact, with four columns 4 % above it, with two columns 8 %.)
+saves much. And where any value is not to arrive as it is, steps must become shorter by ``PRICE_OF_LEAVING_EXACT`` of
+what they last now, so that nobody gets another result than without thinwire for a gain as small as the error of its
+prediction. (What each form loses in the end, ``benchmarks/codec_training.py`` measures, one seed: with factors of eight
+columns and with four bits a value a CNN ends within 1 % of the loss of exact, with four columns 4 % above it, with two
+columns 8 %.)
 
 Not here: when to change a plan (``pilot``), and which forms there are (``forms``).
 """
@@ -112,10 +113,7 @@ def decide(
     uniform = [option(rung * num_buckets) for rung in range(last + 1)]
     target_s = target * workload.step_s
     enough = next((i for i, plan in enumerate(uniform) if plan.exposed_s <= target_s), last)
-    rung = min(
-        range(enough + 1),
-        key=lambda i: _cost_s(workload, uniform[i]),
-    )
+    rung = min(range(enough + 1), key=lambda i: _cost_s(workload, uniform[i]))
     fastest = min(range(last + 1), key=lambda i: uniform[i].exposed_s)
     limit_s = max(target_s, uniform[rung].exposed_s)
     between = [option(step) for step in range(max(0, (rung - 1) * num_buckets + 1), rung * num_buckets)]
@@ -143,7 +141,7 @@ def stair(rungs: Sequence[Form], num_buckets: int, step: int) -> tuple[Form, ...
 
 
 def _cost_s(workload: Workload, plan: Option) -> float:
-    """What its steps count for."""
+    """How long its steps count, with what is lost in them."""
     step_s = workload.step_s + plan.exposed_s
     leaves_exact_s = PRICE_OF_LEAVING_EXACT * max(workload.step_s, workload.shown_s) if plan.step else 0.0
     return step_s * (1 + PRICE_OF_LOSS * plan.error_corrected**2) + leaves_exact_s

@@ -1,11 +1,11 @@
 """When to send more than the gradients, because what they take no longer tells how fast the wire is; and how much.
 
 A kernel counts in ticks of 4 ms, and acknowledgements are waited for about as long. So a lossy plan that keeps a wire
-busy for a few milliseconds a step tells little of it, and nothing of its becoming faster: factors of 16 columns, 214 KB
-a step, are 6 ms of 300 Mbit/s and 3 of 550. Then, every 0.7 s or so, follows a *look*: bytes without a meaning, sent
-when the gradients of a step have arrived and the wire has nothing to do until those of the next. There are as many as
-fill most of that time if the wire carries what is believed; where it carries more, which is what there is to find out,
-they take less. While a belief rises, looks follow each other, also because TCP takes its time to use what there is.
+busy for a few milliseconds a step tells little of it, and nothing of its becoming faster. Then, every ``EVERY``
+observations, follows a *look*: bytes without a meaning, sent when the gradients of a step have arrived and the wire has
+nothing to do until those of the next. There are as many as fill most of that time if the wire carries what is believed;
+where it carries more, which is what there is to find out, they take less. While a belief rises, looks follow each
+other, also because TCP takes its time to use what there is.
 
 Where gradients take long they tell enough, and where they travel exactly more of a wire would change nothing.
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from thinwire.planner.cost import on_wire_s
 from thinwire.planner.forms import Form
 from thinwire.planner.workload import Wire, Workload
 
@@ -63,7 +64,10 @@ def watch_for_more(lookout: Lookout, workload: Workload, forms: Sequence[Form], 
     [0, 0, 375000, 937500, 0, 937500, 0]
     """
     believed = wire.bottleneck_bytes_per_s
-    wire_s = _on_wire_s(workload, forms, wire)
+    wire_s = sum(
+        on_wire_s(bucket, form, wire, workload.num_ranks)
+        for bucket, form in zip(workload.buckets, forms, strict=True)
+    )
     least = min(lookout.bytes_per_s or believed, believed)
     waited = lookout.waited + 1
     is_due = wire_s < CLEAR_S and waited >= EVERY
@@ -73,10 +77,3 @@ def watch_for_more(lookout: Lookout, workload: Workload, forms: Sequence[Form], 
     free_s = max(0.0, workload.step_s - workload.backward_s)
     to_all = min(FILLED * free_s * believed, MOST_BYTES)
     return Lookout(num_bytes=int(to_all / (workload.num_ranks - 1)), bytes_per_s=believed)
-
-
-def _on_wire_s(workload: Workload, forms: Sequence[Form], wire: Wire) -> float:
-    return sum(
-        wire.transfer_s(2 * form.shard_bytes(bucket.num_values, workload.num_ranks, bucket.shapes))
-        for bucket, form in zip(workload.buckets, forms, strict=True)
-    )

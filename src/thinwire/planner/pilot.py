@@ -74,20 +74,16 @@ def advance(
 
     num_buckets = len(workload.buckets)
     middle = choice(wire)
-    leaves_exact = is_exact and middle.chosen.step and _exact_s(workload, wire) < workload.step_s
-    if num_buckets != pilot.num_buckets:
-        if leaves_exact and pilot.streak + 1 < PATIENCE_WITH_EXACT:
-            return replace(pilot, streak=pilot.streak + 1), None
-        return Pilot(number=pilot.number + 1, step=middle.chosen.step, num_buckets=num_buckets), middle
-    least = choice(wire.scaled(1 + MARGIN)).chosen.step
-    most = choice(wire.scaled(1 - MARGIN)).chosen.step
-    if min(least, middle.chosen.step) <= pilot.step <= max(most, middle.chosen.step):
-        return replace(pilot, streak=0), None
     patience = 1
-    if pilot.step > middle.chosen.step:
-        patience = PATIENCE
-    elif leaves_exact:
+    if is_exact and middle.chosen.step and _exact_s(workload, wire) < workload.step_s:
         patience = PATIENCE_WITH_EXACT
+    if num_buckets == pilot.num_buckets:
+        least = choice(wire.scaled(1 + MARGIN)).chosen.step
+        most = choice(wire.scaled(1 - MARGIN)).chosen.step
+        if min(least, middle.chosen.step) <= pilot.step <= max(most, middle.chosen.step):
+            return replace(pilot, streak=0), None
+        if pilot.step > middle.chosen.step:
+            patience = PATIENCE
     if pilot.streak + 1 < patience:
         return replace(pilot, streak=pilot.streak + 1), None
     return Pilot(number=pilot.number + 1, step=middle.chosen.step, num_buckets=num_buckets), middle

@@ -32,7 +32,7 @@ class Trial:
         floor_bytes_per_s: of the wire on which it was found.
         rung, bytes_per_s: of the last observation.
         steps_s: of the last ``ROUNDS`` at most that may be compared with each other: of one rung and one wire.
-        rung_before, before_s: of the last observation before the plan on trial.
+        rung_before, before_s: before the plan on trial; the median of steps.
         rounds_left: of the trial; 0: no trial.
     """
 
